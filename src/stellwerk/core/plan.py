@@ -1,0 +1,56 @@
+"""Where a call may go."""
+
+import msgspec
+
+from stellwerk.core.call import Operation
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """Money per token in pico units (10^-12) of `currency`, so that every published price is a whole number."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int | None = None
+    cache_write: int | None = None
+    currency: str = "USD"
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """One model of one provider, as the catalogue knows it. None means not known."""
+
+    provider: str
+    name: str
+    """The name that goes upstream."""
+    id: str
+    """The name that clients use: `provider/name`, or a name of its own."""
+    owned_by: str = "stellwerk"
+    created: int = 0
+    """Unix seconds; 0 when not known."""
+    context_length: int | None = None
+    max_output_tokens: int | None = None
+    operations: frozenset[Operation] = frozenset({Operation.CHAT, Operation.COMPLETION})
+    input_modalities: tuple[str, ...] = ("text",)
+    output_modalities: tuple[str, ...] = ("text",)
+    parameters: tuple[str, ...] = ()
+    """Request fields that the model is known to support."""
+    price: Price | None = None
+    description: str = ""
+    quantization: str | None = None
+    size_bytes: int | None = None
+    local: bool = False
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """One place that can answer: a provider and the model's name there."""
+
+    provider: str
+    model: str
+    price: Price | None = None
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """The targets to try, in order; never empty."""
+
+    name: str
+    """The canonical name of what was asked for."""
+    targets: tuple[Target, ...]
