@@ -1,12 +1,14 @@
 """The seams to the outside world. Production code fills them once; tests fill them with fakes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from stellwerk.core.call import Call, Operation, Wire
-from stellwerk.core.outcome import Outcome
+from stellwerk.core.errors import UpstreamError
+from stellwerk.core.events import Event
+from stellwerk.core.outcome import Outcome, Usage
 from stellwerk.core.plan import Model, Target
 
 
@@ -14,6 +16,8 @@ class UpstreamAnswer(Protocol):
     """An answer that has begun to arrive: its head is here, its body is on the way."""
 
     status: int
+    event_bytes: int
+    """How long one event of a stream may be."""
 
     def header(self, name: bytes) -> bytes | None:
         """Value of a header, `name` in lower case."""
@@ -23,6 +27,16 @@ class UpstreamAnswer(Protocol):
 
     async def next(self) -> bytes:
         """The next bytes of the body, at least one; b"" after the last. Raises UpstreamBroken and UpstreamTimeout."""
+
+    async def pour(self, sink: Callable[[bytes], None]) -> None:
+        """Calls `sink` with each piece of the body as it arrives and returns after the last. Raises as `next` does."""
+
+    def fail(self, error: UpstreamError) -> None:
+        """Ends the answer here with an error that whoever reads it will see."""
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
 
     def abort(self) -> None:
         """Gives the answer up and closes its connection; harmless when it is complete."""
@@ -43,6 +57,9 @@ class Provider(Protocol):
         `may_fall_back` where another target could do better.
         """
 
+    def events(self, answer: UpstreamAnswer, wire: Wire, *, stream: bool) -> AsyncIterator[Event]:
+        """Reads an answer in `wire` into events. Raises UpstreamError when it ends early or cannot be understood."""
+
     async def models(self) -> Sequence[Model]:
         """What it offers now. Raises UpstreamError when it cannot be asked."""
 
@@ -59,6 +76,9 @@ class EngineLease(Protocol):
     """A loaded model that stays loaded until it is released."""
 
     address: EngineAddress
+
+    def doubt(self) -> None:
+        """The engine did not answer as a living one does: the next lease is given only after it has been checked."""
 
     def release(self) -> None:
         """Exactly once; afterwards the slot may be given to another model."""
@@ -81,4 +101,34 @@ class Engines(Protocol):
 class Recorder(Protocol):
     """Takes the record of a finished call; never blocks and never raises."""
 
-    def __call__(self, outcome: Outcome) -> None: ...
+    def __call__(self, outcome: Outcome, /) -> None: ...
+
+
+class Meter(Protocol):
+    """Counts one call while it passes. Whoever carries the answer tells it what it sees."""
+
+    def begin(self) -> None:
+        """The first byte of the answer goes to the client now."""
+
+    def count(self, usage: Usage) -> None:
+        """The upstream's own count; a later one replaces an earlier one."""
+
+
+class Reply(Protocol):
+    """The way back to one client: the API module that parsed the call renders what comes back."""
+
+    started: bool
+    """The client has seen the status: from now on there is neither a retry nor another target."""
+
+    def fields(self, wire: Wire) -> Mapping[str, msgspec.Raw]:
+        """The request's body in `wire`. Raises BadRequest when the request cannot be said in it."""
+
+    async def relay(self, answer: UpstreamAnswer, target: Target, meter: Meter) -> None:
+        """Passes on an answer that is already written in the client's own wire.
+
+        Raises UpstreamError, with `may_fall_back`, as long as the client has seen nothing; later the failure is told
+        to the client in its own dialect first.
+        """
+
+    async def render(self, events: AsyncIterator[Event], meter: Meter) -> None:
+        """The same for an answer in another wire, which has been read into events."""

@@ -1,0 +1,58 @@
+"""Renders errors, each in the dialect of the API that was asked. There is no other place that does."""
+
+import msgspec
+
+from stellwerk.core.errors import GatewayError
+from stellwerk.http.exchange import Headers
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    409: "conflict_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    431: "invalid_request_error",
+    500: "server_error",
+    502: "upstream_error",
+    503: "server_error",
+    504: "timeout_error",
+}
+_RETRYABLE = frozenset({408, 409, 429, 500, 502, 503, 504})
+
+
+def render_openai_error(error: GatewayError) -> bytes:
+    """The error object as OpenAI's clients read it: `{"error": {message, type, param, code}}`."""
+    body = {
+        "message": error.message,
+        "type": _TYPES.get(error.status, "server_error"),
+        "param": error.param,
+        "code": error.code,
+    }
+    if error.metadata:
+        body["metadata"] = dict(error.metadata)  # type: ignore[assignment]
+    return msgspec.json.encode({"error": body})
+
+
+def error_headers(error: GatewayError) -> Headers:
+    """Headers that tell a client whether and when to come back; OpenAI's and Anthropic's clients obey all three."""
+    headers: Headers = ((b"content-type", b"application/json"), *error.headers)
+    if error.retry_after is not None:
+        wait = max(error.retry_after, 0.0)
+        headers += (
+            (b"retry-after", b"%d" % -(-wait // 1)),
+            (b"retry-after-ms", b"%d" % -(-wait * 1000 // 1)),
+        )
+    if error.status >= 400 and error.status not in _RETRYABLE:
+        headers += ((b"x-should-retry", b"false"),)
+    return headers
+
+
+def render_error(error: GatewayError, _path: str) -> tuple[int, Headers, bytes]:
+    """Status, headers and body; the path decides the dialect, and every path of today speaks OpenAI's."""
+    return error.status, error_headers(error), render_openai_error(error)

@@ -1,0 +1,131 @@
+"""Every route passes here: who asks, may they, and what happens when the handler fails."""
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Protocol
+
+from stellwerk.api._errors import render_error
+from stellwerk.core.errors import Forbidden, GatewayError, Unauthenticated
+from stellwerk.core.principal import Access, Principal
+from stellwerk.http.exchange import Exchange
+from stellwerk.http.router import Handler, Router
+from stellwerk.http.router import Route as HttpRoute
+
+_SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_log = logging.getLogger("stellwerk.api")
+
+Authenticate = Callable[[str], Awaitable[Principal]]
+"""The text of a key to its principal. Raises Unauthenticated."""
+
+
+class KnownKeys(Protocol):
+    def authenticate(self, token: str) -> Principal:
+        """Raises Unauthenticated; never waits."""
+
+    async def authenticate_or_refresh(self, token: str) -> Principal:
+        """The same after a look at what another process may have changed."""
+
+
+class GuardWatch(Protocol):
+    def refused(self, code: str) -> None: ...
+
+
+class Request:
+    """An exchange whose sender is known. `principal` is None only on routes that are open to everybody."""
+
+    __slots__ = ("exchange", "id", "principal")
+
+    def __init__(self, exchange: Exchange, request_id: str, principal: Principal | None) -> None:
+        self.exchange = exchange
+        self.id = request_id
+        self.principal = principal
+
+    @property
+    def caller(self) -> Principal:
+        """Raises Unauthenticated on an open route, where there may be nobody."""
+        if self.principal is None:
+            raise Unauthenticated("This needs an API key.", code="missing_api_key")
+        return self.principal
+
+
+RequestHandler = Callable[[Request], Awaitable[None]]
+
+
+class Routes:
+    """Registers handlers behind the guard; the only way for an API module to a router."""
+
+    def __init__(self, router: Router, keys: KnownKeys, watch: GuardWatch) -> None:
+        self._router = router
+        self._keys = keys
+        self._watch = watch
+        # Ids need to differ, not to be secret: a random start and a counter cost less than a random id each.
+        self._prefix = os.urandom(6).hex()
+        self._numbers = count(1)
+
+    def add(self, method: str, path: str, access: Access, handler: RequestHandler) -> None:
+        guarded = self._guard(access, handler)
+        self._router.add(HttpRoute(method=method, path=path, access=access, handler=guarded))
+
+    def _guard(self, access: Access, handler: RequestHandler) -> Handler:
+        async def handle(exchange: Exchange) -> None:
+            given = exchange.headers.get(b"x-request-id")
+            if given is not None and _SANE_ID.fullmatch(given):
+                request_id = given.decode("ascii")
+            else:
+                request_id = f"req_{self._prefix}{next(self._numbers):012x}"
+            try:
+                principal = await self._identify(exchange, access) if access else None
+                await handler(Request(exchange, request_id, principal))
+            except GatewayError as error:
+                self._refuse(exchange, request_id, error)
+            except asyncio.CancelledError:
+                exchange.break_off()
+                raise
+            except Exception:  # noqa: BLE001  # the last line: whatever it is, the client gets an answer without details
+                _log.exception("a handler failed", extra={"fields": {"request_id": request_id}})
+                self._refuse(
+                    exchange, request_id, GatewayError("The gateway failed. The operator's log has the reason.")
+                )
+
+        return handle
+
+    async def _identify(self, exchange: Exchange, access: Access) -> Principal:
+        token = read_key(exchange)
+        try:
+            principal = self._keys.authenticate(token)
+        except Unauthenticated:
+            principal = await self._keys.authenticate_or_refresh(token)
+        if principal.role not in access:
+            raise Forbidden(f"The role '{principal.role}' may not do this.")
+        return principal
+
+    def _refuse(self, exchange: Exchange, request_id: str, error: GatewayError) -> None:
+        self._watch.refused(error.code)
+        if exchange.started:
+            exchange.break_off()
+            return
+        status, headers, body = render_error(error, exchange.path)
+        exchange.respond(status, (*headers, (b"x-request-id", request_id.encode())), body)
+
+
+def read_key(exchange: Exchange) -> str:
+    """The key that a client shows, in any of the usual headers; never from the query, which ends up in logs."""
+    headers = exchange.headers
+    authorization = headers.get(b"authorization")
+    if authorization is not None:
+        scheme, _, token = authorization.partition(b" ")
+        if scheme.lower() == b"bearer" and token.strip():
+            return token.strip().decode("latin-1")
+    for name in (b"x-api-key", b"api-key"):
+        token = headers.get(name, b"").strip()
+        if token:
+            return token.decode("latin-1")
+    raise Unauthenticated(
+        "No API key was sent. Send one as 'Authorization: Bearer <key>'; 'stellwerk keys create NAME' makes one.",
+        code="missing_api_key",
+        headers=((b"www-authenticate", b"Bearer"),),
+    )

@@ -1,0 +1,109 @@
+"""Whole answers: made complete, given the name that the client asked for, and counted."""
+
+import base64
+import struct
+from typing import Any
+
+import msgspec
+
+from stellwerk.core.errors import UpstreamBroken
+from stellwerk.core.outcome import Usage
+from stellwerk.providers.openai_usage import read_usage
+
+
+class _Answer(msgspec.Struct, kw_only=True):
+    """What every answer has; anything else in it is not ours to judge."""
+
+    usage: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _ChoicesAnswer(_Answer, kw_only=True):
+    choices: msgspec.Raw
+
+
+class _DataAnswer(_Answer, kw_only=True):
+    data: msgspec.Raw
+
+
+_decode_choices = msgspec.json.Decoder(_ChoicesAnswer).decode
+_decode_data = msgspec.json.Decoder(_DataAnswer).decode
+
+
+def check_choices(body: bytes) -> Usage | None:
+    """The usage in a chat or text completion. Raises UpstreamBroken when it is no such thing."""
+    return _check(body, _decode_choices)
+
+
+def check_data(body: bytes) -> Usage | None:
+    """The usage in a list of embeddings. Raises UpstreamBroken when it is no such thing."""
+    return _check(body, _decode_data)
+
+
+def _check(body: bytes, decode: Any) -> Usage | None:
+    try:
+        return read_usage(decode(body).usage)
+    except (msgspec.DecodeError, RecursionError):
+        raise UpstreamBroken("The upstream's answer cannot be read.", may_fall_back=True) from None
+
+
+class Renaming:
+    """Puts the model's name that the client used where the upstream repeats the one that we sent.
+
+    A more exact name (a dated version, say) tells the client something and stays. The pattern cannot match inside a
+    text: there every quote is escaped.
+    """
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, upstream: str, asked: str) -> None:
+        old, new = msgspec.json.encode(upstream), msgspec.json.encode(asked)
+        marks = (b'"model":', b'"model": ')
+        self._pairs = () if old == new else tuple((mark + old, mark + new) for mark in marks)
+
+    def __call__(self, data: bytes) -> bytes:
+        for old, new in self._pairs:
+            if old in data:
+                return data.replace(old, new)
+        return data
+
+
+def complete_chat(body: bytes) -> bytes:
+    """Adds what OpenAI's schema requires of a chat completion and some upstreams leave out."""
+    if b'"refusal"' in body and b'"logprobs"' in body:
+        return body
+    answer = msgspec.json.decode(body)
+    for choice in answer.get("choices") or ():
+        if isinstance(choice, dict):
+            choice.setdefault("logprobs", None)
+            message = choice.get("message")
+            if isinstance(message, dict):
+                message.setdefault("content", None)
+                message.setdefault("refusal", None)
+    return msgspec.json.encode(answer)
+
+
+def complete_completion(body: bytes) -> bytes:
+    """The same for a text completion."""
+    if b'"logprobs"' in body:
+        return body
+    answer = msgspec.json.decode(body)
+    for choice in answer.get("choices") or ():
+        if isinstance(choice, dict):
+            choice.setdefault("logprobs", None)
+    return msgspec.json.encode(answer)
+
+
+def encode_vectors(body: bytes) -> bytes:
+    """Turns vectors of numbers into base64 of little-endian float32, which OpenAI's clients ask for by default."""
+    answer = msgspec.json.decode(body)
+    changed = False
+    for row in answer.get("data") or ():
+        vector = row.get("embedding") if isinstance(row, dict) else None
+        if isinstance(vector, list):
+            try:
+                packed = struct.pack(f"<{len(vector)}f", *vector)
+            except (struct.error, OverflowError):
+                raise UpstreamBroken("The upstream's vector cannot be read.", may_fall_back=True) from None
+            row["embedding"] = base64.b64encode(packed).decode("ascii")
+            changed = True
+    return msgspec.json.encode(answer) if changed else body

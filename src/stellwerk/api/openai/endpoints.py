@@ -1,0 +1,133 @@
+"""OpenAI's API: chat completions, completions, embeddings and models."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+from urllib.parse import unquote
+
+import msgspec
+
+from stellwerk.api._guard import Request, Routes
+from stellwerk.api.openai.models import render_model
+from stellwerk.api.openai.reply import OpenAIReply
+from stellwerk.api.openai.requests import ChatBody, CompletionBody, EmbeddingBody, read_body
+from stellwerk.core.call import Call, Operation, Wire
+from stellwerk.core.errors import NotFound
+from stellwerk.core.plan import Model
+from stellwerk.core.principal import CALLERS, READERS, Principal
+from stellwerk.http.exchange import Headers
+from stellwerk.pipeline.gateway import Gateway
+
+_JSON: Headers = ((b"content-type", b"application/json"),)
+_chat = msgspec.json.Decoder(ChatBody)
+_completion = msgspec.json.Decoder(CompletionBody)
+_embedding = msgspec.json.Decoder(EmbeddingBody)
+
+
+class Models(Protocol):
+    """What the catalogue offers to this API."""
+
+    def models(self) -> Sequence[Model]: ...
+
+    def get(self, name: str) -> Model | None: ...
+
+
+class OpenAIAPI:
+    """Registers its routes and turns each request into a Call."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        models: Models,
+        may_see: Callable[[Principal, Model], bool],
+        total_seconds: float,
+    ) -> None:
+        self._gateway = gateway
+        self._models = models
+        self._may_see = may_see
+        self._total_seconds = total_seconds
+
+    def register(self, routes: Routes) -> None:
+        """The same below /v1 and at the root: many clients are given a base URL without it."""
+        for prefix in ("/v1", ""):
+            routes.add("POST", f"{prefix}/chat/completions", CALLERS, self._create_chat_completion)
+            routes.add("POST", f"{prefix}/completions", CALLERS, self._create_completion)
+            routes.add("POST", f"{prefix}/embeddings", CALLERS, self._create_embedding)
+            routes.add("GET", f"{prefix}/models", READERS, self._list_models)
+            routes.add("GET", f"{prefix}/models/{{rest}}", READERS, self._retrieve_model)
+
+    async def _create_chat_completion(self, request: Request) -> None:
+        exchange = request.exchange
+        body, fields = read_body(exchange.body, exchange.headers.get(b"content-type"), _chat)
+        await self._run(
+            request,
+            Call(
+                id=request.id,
+                operation=Operation.CHAT,
+                wire=Wire.OPENAI_CHAT,
+                model=body.model,
+                fields=fields,
+                principal=request.caller,
+                received=exchange.received,
+                deadline=exchange.received + self._total_seconds,
+                stream=bool(body.stream),
+                wants_usage=body.wants_usage,
+                peer=exchange.peer,
+            ),
+        )
+
+    async def _create_completion(self, request: Request) -> None:
+        exchange = request.exchange
+        body, fields = read_body(exchange.body, exchange.headers.get(b"content-type"), _completion)
+        await self._run(
+            request,
+            Call(
+                id=request.id,
+                operation=Operation.COMPLETION,
+                wire=Wire.OPENAI_COMPLETION,
+                model=body.model,
+                fields=fields,
+                principal=request.caller,
+                received=exchange.received,
+                deadline=exchange.received + self._total_seconds,
+                stream=bool(body.stream),
+                wants_usage=body.wants_usage,
+                peer=exchange.peer,
+            ),
+        )
+
+    async def _create_embedding(self, request: Request) -> None:
+        exchange = request.exchange
+        body, fields = read_body(exchange.body, exchange.headers.get(b"content-type"), _embedding)
+        await self._run(
+            request,
+            Call(
+                id=request.id,
+                operation=Operation.EMBEDDING,
+                wire=Wire.OPENAI_EMBEDDING,
+                model=body.model,
+                fields=fields,
+                principal=request.caller,
+                received=exchange.received,
+                deadline=exchange.received + self._total_seconds,
+                peer=exchange.peer,
+            ),
+        )
+
+    async def _run(self, request: Request, call: Call) -> None:
+        await self._gateway.run(call, OpenAIReply(call, request.exchange))
+
+    async def _list_models(self, request: Request) -> None:
+        caller = request.caller
+        models = [render_model(model) for model in self._models.models() if self._may_see(caller, model)]
+        self._respond(request, {"object": "list", "data": models})
+
+    async def _retrieve_model(self, request: Request) -> None:
+        name = unquote(request.exchange.path.partition("/models/")[2])
+        model = self._models.get(name)
+        if model is None or not self._may_see(request.caller, model):
+            raise NotFound("There is no such model; GET /v1/models lists them.", code="model_not_found", param="model")
+        self._respond(request, render_model(model))
+
+    def _respond(self, request: Request, body: object) -> None:
+        headers = ((b"x-request-id", request.id.encode()), *_JSON)
+        request.exchange.respond(200, headers, msgspec.json.encode(body))

@@ -1,0 +1,140 @@
+"""The way back to an OpenAI client: relays what is already in its wire and renders what is not."""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+
+import msgspec
+
+from stellwerk.api._errors import render_openai_error
+from stellwerk.api.openai import answers
+from stellwerk.api.openai.completions_by_chat import CompletionRenderer, chat_fields
+from stellwerk.api.openai.streams import DONE, StreamRelay
+from stellwerk.core.call import Call, Operation, Wire
+from stellwerk.core.errors import BadRequest, GatewayError, UpstreamError
+from stellwerk.core.events import Event, Used
+from stellwerk.core.plan import Target
+from stellwerk.core.ports import Meter, UpstreamAnswer
+from stellwerk.http.exchange import Exchange, Headers
+
+_JSON: Headers = ((b"content-type", b"application/json"), (b"openai-version", b"2020-10-01"))
+_STREAM: Headers = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+    (b"openai-version", b"2020-10-01"),
+)
+
+
+class OpenAIReply:
+    """Fills the port `Reply` for one call."""
+
+    __slots__ = ("_call", "_exchange", "_headers", "started")
+
+    def __init__(self, call: Call, exchange: Exchange) -> None:
+        self._call = call
+        self._exchange = exchange
+        self._headers: Headers = ((b"x-request-id", call.id.encode()),)
+        self.started = False
+
+    def admit(self, headers: Headers) -> None:
+        self._headers += headers
+
+    def fields(self, wire: Wire) -> Mapping[str, msgspec.Raw]:
+        call = self._call
+        if wire is call.wire:
+            return call.fields
+        if call.wire is Wire.OPENAI_COMPLETION and wire is Wire.OPENAI_CHAT:
+            return chat_fields(call.fields)
+        raise BadRequest("This request cannot be translated for the model's provider.", code="unsupported_operation")
+
+    async def relay(self, answer: UpstreamAnswer, target: Target, meter: Meter) -> None:
+        if self._call.stream:
+            await self._relay_stream(answer, target, meter)
+        else:
+            self._respond(self._finish_body(await answer.read(), target, meter), meter)
+
+    def _finish_body(self, body: bytes, target: Target, meter: Meter) -> bytes:
+        call = self._call
+        if call.operation is Operation.EMBEDDING:
+            usage = answers.check_data(body)
+            if bytes(call.fields.get("encoding_format", b"")) == b'"base64"':
+                body = answers.encode_vectors(body)
+        else:
+            usage = answers.check_choices(body)
+            chat = call.operation is Operation.CHAT
+            body = answers.complete_chat(body) if chat else answers.complete_completion(body)
+        if usage is not None:
+            meter.count(usage)
+        return answers.Renaming(target.model, call.model)(body)
+
+    async def _relay_stream(self, answer: UpstreamAnswer, target: Target, meter: Meter) -> None:
+        call = self._call
+        renaming = answers.Renaming(target.model, call.model)
+        stream = StreamRelay(
+            renaming=renaming, wants_usage=call.wants_usage, meter=meter, event_bytes=answer.event_bytes
+        )
+        first = b""
+        # The status is decided by the first whole event: an upstream that fails before it can still be replaced.
+        while not first:
+            data = await answer.next()
+            if not data:
+                raise UpstreamError("The upstream ended without an answer.", may_fall_back=True)
+            first = stream.feed(data)
+        exchange = self._exchange
+        self._start(meter)
+        exchange.write(first)
+        exchange.feed_from(answer)
+
+        def pass_on(data: bytes) -> None:
+            try:
+                out = stream.feed(data)
+            except UpstreamError as error:
+                answer.fail(error)
+            else:
+                if out:
+                    exchange.write(out)
+
+        try:
+            await answer.pour(pass_on)
+            exchange.write(stream.end())
+        except GatewayError as error:
+            self._fail_inside(error)
+            raise
+        finally:
+            exchange.feed_from(None)
+        exchange.finish()
+
+    async def render(self, events: AsyncIterator[Event], meter: Meter) -> None:
+        """Only text completions are ever rendered: they are what a chat-only vendor is asked for on their behalf."""
+        renderer = CompletionRenderer(self._call, f"cmpl-{os.urandom(12).hex()}")
+        async for event in events:
+            if isinstance(event, Used):
+                meter.count(event.usage)
+            chunk = renderer.take(event)
+            if chunk is None or not self._call.stream:
+                continue
+            if not self.started:
+                self._start(meter)
+            self._exchange.write(chunk)
+        if not self._call.stream:
+            self._respond(renderer.whole(), meter)
+            return
+        if not self.started:
+            self._start(meter)
+        self._exchange.write(renderer.last() + DONE)
+        self._exchange.finish()
+
+    def _start(self, meter: Meter) -> None:
+        self.started = True
+        meter.begin()
+        self._exchange.start(200, self._headers + _STREAM)
+
+    def _respond(self, body: bytes, meter: Meter) -> None:
+        self.started = True
+        meter.begin()
+        self._exchange.respond(200, self._headers + _JSON, body)
+
+    def _fail_inside(self, error: GatewayError) -> None:
+        """Tells a client whose stream has begun; there is no `[DONE]` after it, because it is not done."""
+        self._exchange.write(b"data: " + render_openai_error(error) + b"\n\n")
+        self._exchange.finish()

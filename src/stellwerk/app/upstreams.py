@@ -1,0 +1,107 @@
+"""Which providers there are: those of the config, those the environment has keys for, and an Ollama nearby."""
+
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from stellwerk.config.settings import Config
+from stellwerk.config.settings import Discovery as DiscoveryConfig
+from stellwerk.config.settings import Provider as ProviderConfig
+from stellwerk.core.secrets import Secret
+from stellwerk.providers.ollama import DEFAULT_ADDRESS, ollama_address
+from stellwerk.providers.openai_compatible import ProviderSettings
+from stellwerk.providers.vendors import Vendor, VendorAccess, vendors_in_environment
+
+OLLAMA = "ollama"
+
+
+class UpstreamPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider that is to exist."""
+
+    settings: ProviderSettings
+    price_vendor: str | None = None
+    first_byte_seconds: float | None = None
+    ollama_url: str | None = None
+    """Where to ask for the models when it is an Ollama, whose own API knows more about them."""
+    any_model: bool = True
+    """Models that it does not list may be asked for too."""
+
+
+def plan_upstreams(
+    config: Config, vendors: Mapping[str, Vendor], environ: Mapping[str, str], own_urls: Collection[str] = ()
+) -> dict[str, UpstreamPlan]:
+    """Providers by name; what is configured goes before what is found. `own_urls` are the gateway's own base URLs."""
+    planned = {name: _configured(name, provider, vendors, environ) for name, provider in config.providers.items()}
+    if config.discovery.environment:
+        for access in vendors_in_environment(vendors, environ):
+            if access.vendor.name == OLLAMA or access.base_url in own_urls:
+                # Clients are told of the gateway by the same variables that tell the gateway of a vendor.
+                continue
+            planned.setdefault(access.vendor.name, _found(access))
+    if config.discovery.ollama and OLLAMA not in planned:
+        planned[OLLAMA] = _ollama(OLLAMA, _ollama_url(config.discovery, environ), None)
+    return planned
+
+
+def _configured(
+    name: str, provider: ProviderConfig, vendors: Mapping[str, Vendor], environ: Mapping[str, str]
+) -> UpstreamPlan:
+    headers = tuple((header, value.reveal()) for header, value in provider.headers.items())
+    if (provider.vendor or name) == OLLAMA:
+        url = (provider.base_url or ollama_address(environ)).rstrip("/").removesuffix("/v1")
+        plan = _ollama(name, url, provider.api_key or None)
+        settings = msgspec.structs.replace(plan.settings, headers=headers, models=provider.models)
+        return msgspec.structs.replace(
+            plan,
+            settings=settings,
+            first_byte_seconds=provider.first_byte_seconds,
+            ollama_url=None if provider.models else plan.ollama_url,
+            any_model=not provider.models,
+        )
+    vendor = vendors.get(provider.vendor or name)
+    key = provider.api_key
+    if key is None and vendor is not None:
+        key = next((Secret(value) for variable in vendor.key_variables if (value := environ.get(variable))), None)
+    base_url = provider.base_url or (vendor.base_url if vendor is not None else None) or ""
+    return UpstreamPlan(
+        settings=msgspec.structs.replace(
+            _settings(name, base_url, key or None, vendor), headers=headers, models=provider.models
+        ),
+        price_vendor=vendor.price_vendor if vendor is not None else None,
+        first_byte_seconds=provider.first_byte_seconds,
+        any_model=not provider.models,
+    )
+
+
+def _found(access: VendorAccess) -> UpstreamPlan:
+    vendor = access.vendor
+    return UpstreamPlan(
+        settings=_settings(vendor.name, access.base_url, access.key, vendor), price_vendor=vendor.price_vendor
+    )
+
+
+def _settings(name: str, base_url: str, key: Secret | None, vendor: Vendor | None) -> ProviderSettings:
+    if vendor is None:
+        return ProviderSettings(name=name, base_url=base_url, key=key)
+    return ProviderSettings(
+        name=name,
+        base_url=base_url,
+        key=key,
+        owned_by=vendor.owned_by,
+        local=vendor.local,
+        completions=vendor.completions,
+        embeddings=vendor.embeddings,
+        lists_models=vendor.models,
+        stream_options=vendor.stream_options,
+        model_prefix=vendor.model_prefix,
+    )
+
+
+def _ollama_url(discovery: DiscoveryConfig, environ: Mapping[str, str]) -> str:
+    """Ollama's own variables count as long as the config says nothing else."""
+    return ollama_address(environ) if discovery.ollama_url == DEFAULT_ADDRESS else discovery.ollama_url.rstrip("/")
+
+
+def _ollama(name: str, url: str, key: Secret | None) -> UpstreamPlan:
+    settings = ProviderSettings(name=name, base_url=f"{url}/v1", key=key, owned_by=OLLAMA, local=True)
+    return UpstreamPlan(settings=settings, ollama_url=url)

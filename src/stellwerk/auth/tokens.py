@@ -1,0 +1,96 @@
+"""API keys as text: how they look, and the digest that is stored in their place.
+
+A key is `sk-sw-<10 characters id>-<43 characters secret>`. Of the key itself only an HMAC is kept, made with a pepper
+that lies outside the database: a copy of the database alone neither opens the gateway nor helps to guess a key.
+"""
+
+import base64
+import hmac
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from stellwerk.core.secrets import Secret
+from stellwerk.storage.failures import StorageRefused
+from stellwerk.storage.folder import write_private_file
+
+PREFIX = "sk-sw-"
+LONGEST_TOKEN = 512
+"""Characters; a longer one is refused unread."""
+
+Digest = Callable[[bytes], bytes]
+
+_PEPPER_BYTES = 32
+_SHAPE = re.compile(rb"sk-sw-[a-z2-7]{10}-[A-Za-z0-9_-]{43}")
+_WEAK_BEGINNINGS = ("sk-1234", "admin", "changeme", "change-me", "test", "password", "secret", "default", "12345")
+
+
+class WeakKey(ValueError):
+    """A key that the operator chose can be guessed; the message says why and never repeats the key."""
+
+
+def new_token() -> tuple[str, Secret]:
+    """A new key's id and its text."""
+    key_id = base64.b32encode(secrets.token_bytes(7)).decode().lower()[:10]
+    return key_id, Secret(f"{PREFIX}{key_id}-{secrets.token_urlsafe(32)}")
+
+
+def is_well_formed(token: bytes) -> bool:
+    """Whether this could be a key that we made."""
+    return _SHAPE.fullmatch(token) is not None
+
+
+def make_digest(pepper: Secret) -> Digest:
+    """The function from a key's text to the 32 bytes that are stored: HMAC-SHA256 under a key of its own."""
+    # HKDF (RFC 5869) with one block, so that the pepper can serve other purposes under other labels.
+    extracted = hmac.digest(bytes(32), bytes.fromhex(pepper.reveal()), "sha256")
+    keyed = hmac.new(hmac.digest(extracted, b"api-keys\x01", "sha256"), digestmod="sha256")
+
+    def digest(token: bytes) -> bytes:
+        # A copy of the keyed state costs half of keying it anew, on every request.
+        state = keyed.copy()
+        state.update(token)
+        return state.digest()
+
+    return digest
+
+
+def load_pepper(folder: Path, *, has_keys: bool) -> Secret:
+    """Reads `<folder>/secrets/pepper`, making it at first start; hexadecimal text, for its owner only.
+
+    `has_keys` says that keys are stored already: then a missing pepper is a loss, not a first start, and making a new
+    one would silently shut everybody out. Raises StorageRefused.
+    """
+    path = folder / "secrets" / "pepper"
+    try:
+        if not path.exists():
+            if has_keys:
+                raise StorageRefused(
+                    f"{path} is missing, and without it no stored API key can be checked. Restore it from a backup."
+                )
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            write_private_file(path, secrets.token_hex(_PEPPER_BYTES).encode() + b"\n", keep_existing=True)
+        text = path.read_text("ascii").strip()
+        if len(bytes.fromhex(text)) < _PEPPER_BYTES:
+            raise ValueError
+    except OSError as error:
+        raise StorageRefused(f"{path} cannot be read or made: {error.strerror}.") from error
+    except ValueError:
+        raise StorageRefused(f"{path} is damaged. Restore it from a backup.") from None
+    return Secret(text)
+
+
+def check_chosen_key(key: Secret) -> None:
+    """Refuses an admin key from the environment that is short, well known or unusable. Raises WeakKey."""
+    text = key.reveal()
+    if len(text) < 16:
+        raise WeakKey("STELLWERK_ADMIN_KEY is too short: it needs at least 16 characters.")
+    if len(text) > LONGEST_TOKEN:
+        raise WeakKey(f"STELLWERK_ADMIN_KEY is too long: at most {LONGEST_TOKEN} characters.")
+    if not all("!" <= character <= "~" for character in text):
+        raise WeakKey("STELLWERK_ADMIN_KEY may hold only visible ASCII characters, and no space.")
+    if len(set(text)) == 1 or text.lower().startswith(_WEAK_BEGINNINGS):
+        raise WeakKey(
+            "STELLWERK_ADMIN_KEY is easy to guess. Use a random one, for example from `openssl rand -base64 32`."
+        )

@@ -1,0 +1,94 @@
+"""The command `stellwerk`.
+
+A command is a module in this folder that defines `app`, a `typer.Typer` made with `add_completion=False`: with one
+command in it, it is that command; with several, a group. It is registered by one line in COMMANDS, and imported only
+when it is used or when the help lists it, so that no command pays for the imports of another.
+
+A ConfigError that a command lets through is printed and ends it with EX_CONFIG.
+"""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+import stellwerk
+from stellwerk.cli.language import describe, text
+from stellwerk.config.problems import ConfigError
+
+EX_CONFIG = 78
+"""From sysexits.h: something is wrong with the config."""
+INTERRUPTED = 130
+
+COMMANDS: Mapping[str, str] = {
+    "serve": "stellwerk.cli.serve",
+    "chat": "stellwerk.cli.chat",
+    "keys": "stellwerk.cli.keys",
+    "config": "stellwerk.cli.config",
+}
+"""Name of each command and its module, in the order of the help."""
+
+
+class Modules(Mapping[str, Any]):
+    """The commands by name, each imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> Any:
+        command = get_command(import_module(COMMANDS[name]).app)
+        command.name = name
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class Commands(TyperGroup):
+    """The registered commands, and what all of them do when they are interrupted or the config is wrong."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{**settings, "commands": Modules()})
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except ConfigError as error:
+            report(error)
+            raise typer.Exit(EX_CONFIG) from None
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def report(error: ConfigError) -> None:
+    """Prints every problem to standard error, one a line, and how many there are."""
+    for problem in error.problems:
+        typer.echo(describe(problem), err=True)
+    count = len(error.problems)
+    typer.echo(text("config.one_problem") if count == 1 else text("config.problems", count=count), err=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"stellwerk {stellwerk.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def stellwerk_command(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """One gateway in front of every language model: cloud vendors, Ollama and your own GGUF files."""
+
+
+def main() -> None:
+    """Runs the command line and exits."""
+    app(prog_name="stellwerk")

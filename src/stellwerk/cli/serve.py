@@ -1,0 +1,127 @@
+"""`stellwerk serve`: runs the gateway until it is stopped."""
+
+import os
+import resource
+import shlex
+import sys
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stellwerk import __version__
+from stellwerk.app.application import ADMIN_KEY_VARIABLE, Application, Store
+from stellwerk.app.settings import log_settings
+from stellwerk.auth.admin import ADMIN_KEY_FILE
+from stellwerk.auth.tokens import WeakKey, check_chosen_key
+from stellwerk.cli.language import text
+from stellwerk.config.reading import data_folder, find, load
+from stellwerk.core.secrets import Secret
+from stellwerk.providers.vendors import load_vendors
+from stellwerk.storage.failures import StorageRefused
+from stellwerk.telemetry.logs import start_logs
+
+_EX_CONFIG = 78
+_MOST_FILES = 65536
+_API_KEY_VARIABLE = "STELLWERK_API_KEY"
+
+app = typer.Typer(add_completion=False, help="Run the gateway.")
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on, in place of listen.host.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on, in place of listen.port.")] = None,
+    config: Annotated[Path | None, typer.Option(help="The config file.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The folder for everything that Stellwerk keeps.")] = None,
+) -> None:
+    """Run the gateway until Ctrl+C or SIGTERM; SIGHUP reads the config file again."""
+    environ = dict(os.environ)
+    if host is not None:
+        environ["STELLWERK_LISTEN__HOST"] = host
+    if port is not None:
+        environ["STELLWERK_LISTEN__PORT"] = str(port)
+    folder = data_folder(data, environ)
+    file = find(config, environ, folder)
+    settings = load(file, environ, load_vendors())
+    chosen = _chosen_admin_key(environ)
+    _prepare_process()
+    try:
+        store = Store(folder, keep_admin_key_in=_admin_key_file(folder), admin_key=chosen)
+    except (StorageRefused, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(_EX_CONFIG) from None
+    logs = start_logs(log_settings(settings), sys.stderr)
+    try:
+        application = Application(settings, store=store, data=folder, config_file=file, environ=environ, logs=logs)
+        _run(application.run(lambda name, number: _announce(name, number, folder, store.new_admin_key, chosen)))
+    except OSError as error:
+        listen = settings.listen
+        reason = error.strerror or type(error).__name__
+        typer.echo(text("serve.cannot_listen", host=listen.host, port=listen.port, reason=reason), err=True)
+        raise typer.Exit(1) from None
+    finally:
+        logs.stop()
+        store.close()
+
+
+def _chosen_admin_key(environ: Mapping[str, str]) -> Secret | None:
+    key = Secret(environ.get(ADMIN_KEY_VARIABLE, ""))
+    if not key:
+        return None
+    try:
+        check_chosen_key(key)
+    except WeakKey as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(_EX_CONFIG) from None
+    return key
+
+
+def _admin_key_file(folder: Path) -> Path | None:
+    """Where the first admin key goes when there is nobody to show it to."""
+    return None if sys.stdout.isatty() else folder / ADMIN_KEY_FILE
+
+
+def _prepare_process() -> None:
+    os.umask(0o077)
+    # A core dump would hold every key in clear text.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Every stream takes two sockets, and the usual limit of 1024 files is reached with five hundred.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    import uvloop  # noqa: PLC0415  # only here: no other command needs its 20 ms
+
+    uvloop.run(main)
+
+
+def _announce(host: str, port: int, folder: Path, new_key: Secret | None, chosen: Secret | None) -> None:
+    """Tells a person how to get the first answer; the key itself is shown on a terminal only, and only once."""
+    name = "127.0.0.1" if host in ("0.0.0.0", "::", "::1") else host
+    url = f"http://{name}:{port}"
+    typer.echo(text("serve.ready", version=__version__, url=url))
+    file = folder / ADMIN_KEY_FILE
+    if chosen is not None:
+        key = f"${ADMIN_KEY_VARIABLE}"
+    elif new_key is not None and sys.stdout.isatty():
+        typer.echo(text("serve.admin_key", secret=new_key.reveal()))
+        key = new_key.reveal()
+    elif file.exists():
+        typer.echo(text("serve.admin_key_file", file=file))
+        key = f"$(cat {shlex.quote(str(file))})"
+    else:
+        key = f"${_API_KEY_VARIABLE}"
+    question = text("serve.example_question")
+    typer.echo(f"{text('serve.try')}\n  {_curl(url, key, question)}")
+    typer.echo(text("serve.stop"))
+    sys.stdout.flush()
+
+
+def _curl(url: str, key: str, question: str) -> str:
+    body = f'{{"model":"stellwerk-demo","stream":true,"messages":[{{"role":"user","content":"{question}"}}]}}'
+    return f"curl -N {url}/v1/chat/completions -H \"Authorization: Bearer {key}\" -d '{body}'"

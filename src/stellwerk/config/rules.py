@@ -1,0 +1,131 @@
+"""What types cannot say about the settings: values that must fit each other, addresses, and names that form a loop."""
+
+import ipaddress
+import re
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from stellwerk.config.problems import Value
+from stellwerk.config.settings import Config, Listen, Provider, PublicModel
+
+_VISIBLE = re.compile(r"[!-~]*")
+_PRINTABLE = re.compile(r"[ -~]*")
+_OWN_HEADERS = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect"}
+)
+"""Headers that frame the request: set twice they let one request be read as two."""
+_OWN_PROVIDER = "local"
+
+
+class Breach(NamedTuple):
+    path: tuple[str | int, ...]
+    code: str
+    values: Mapping[str, Value]
+
+
+def _breach(*path: str | int, code: str, **values: Value) -> Breach:
+    return Breach(path, code, values)
+
+
+def breaches(config: Config, vendors: Collection[str] | None) -> Iterator[Breach]:
+    """Every rule that `config` breaks, with the path of the value to change; `vendors` None does not check those."""
+    yield from _listening(config.listen)
+    if config.guard.target_bytes > config.guard.head_bytes:
+        yield _breach("guard", "target_bytes", code="target_past_head")
+    yield from _ports(config)
+    yield from _address(config.discovery.ollama_url, "discovery", "ollama_url")
+    for name, provider in config.providers.items():
+        yield from _provider(provider, "providers", name)
+        if name == _OWN_PROVIDER:
+            yield _breach("providers", name, code="own_provider")
+        elif vendors is not None:
+            yield from _vendor(name, provider, vendors)
+    yield from _loops(config.models)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine itself can reach a socket bound to `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _listening(listen: Listen) -> Iterator[Breach]:
+    if not (is_loopback(listen.host) or listen.allowed_hosts or listen.behind_proxy):
+        yield _breach("listen", "host", code="public_bind", host=listen.host)
+
+
+def _ports(config: Config) -> Iterator[Breach]:
+    first, slots = config.engines.first_port, config.engines.slots
+    last = first + slots - 1
+    if not config.engines.enabled:
+        return
+    if last > 65535:
+        yield _breach("engines", "first_port", code="ports_past_end", slots=slots, first=first, last=last)
+    elif first <= config.listen.port <= last:
+        yield _breach("listen", "port", code="port_taken", port=config.listen.port, first=first, last=last)
+
+
+def _provider(provider: Provider, *path: str) -> Iterator[Breach]:
+    if provider.base_url is not None:
+        yield from _address(provider.base_url, *path, "base_url")
+    if provider.api_key is not None and not _VISIBLE.fullmatch(provider.api_key.reveal()):
+        yield _breach(*path, "api_key", code="secret_characters")
+    for name, value in provider.headers.items():
+        if name.lower() in _OWN_HEADERS:
+            yield _breach(*path, "headers", name, code="header_name")
+        elif not _PRINTABLE.fullmatch(value.reveal()):
+            yield _breach(*path, "headers", name, code="header_characters")
+
+
+def _vendor(name: str, provider: Provider, vendors: Collection[str]) -> Iterator[Breach]:
+    vendor = provider.vendor or name
+    if vendor in vendors or (provider.vendor is None and provider.base_url is not None):
+        return
+    path = ("providers", name, "vendor") if provider.vendor else ("providers", name)
+    near = get_close_matches(vendor, vendors, n=1, cutoff=0.6)
+    if near:
+        yield _breach(*path, code="unknown_vendor_near", name=vendor, near=near[0])
+    else:
+        yield _breach(*path, code="unknown_vendor", name=vendor)
+
+
+def _address(url: str, *path: str) -> Iterator[Breach]:
+    code = _fault(url)
+    if code:
+        yield _breach(*path, code=code)
+
+
+def _fault(url: str) -> str | None:
+    if not _VISIBLE.fullmatch(url) or "\\" in url:
+        return "url_characters"
+    if not url.lower().startswith(("http://", "https://")):
+        return "url_scheme"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "url_host"
+    if "@" in parts.netloc:
+        return "url_userinfo"
+    if not host or port == 0:
+        return "url_host"
+    return "url_query" if "?" in url or "#" in url else None
+
+
+def _loops(models: Mapping[str, PublicModel]) -> Iterator[Breach]:
+    """Each model whose targets lead back to it; walked without recursion, as a chain may be as long as the map."""
+    for name in models:
+        seen: set[str] = set()
+        waiting = list(models[name].targets)
+        while waiting:
+            target = waiting.pop()
+            if target == name:
+                yield _breach("models", name, "targets", code="model_loop", model=name)
+                break
+            if target in models and target not in seen:
+                seen.add(target)
+                waiting += models[target].targets

@@ -1,0 +1,232 @@
+"""Every setting: its type, bounds, default and description. Example and JSON Schema are made from this file."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+from msgspec import field as setting
+
+from stellwerk.core.secrets import Secret
+
+# `form` is the key of a wording in problems.WORDS for a text that does not match its pattern.
+Host = Annotated[
+    str,
+    Meta(
+        pattern=r"^([A-Za-z0-9._-]{1,253}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,37})$",
+        extra={"form": "host"},
+    ),
+]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$", extra={"form": "name"})]
+ModelName = Annotated[str, Meta(pattern=r"^[!-~]{1,200}$", extra={"form": "model"})]
+TargetName = Annotated[str, Meta(pattern=r"^[!-~]{1,240}$", extra={"form": "target"})]
+HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$", extra={"form": "header"})]
+FilePath = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]{1,4096}$", extra={"form": "path"})]
+Url = Annotated[str, Meta(max_length=2048)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Seconds = Annotated[float, Meta(gt=0, le=86400)]
+Bytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
+Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+
+
+class Listen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    host: Annotated[
+        Host,
+        Meta(
+            description="Address to listen on. Anything but this machine itself (127.0.0.1, ::1, localhost) also needs "
+            "allowed_hosts or behind_proxy."
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[int, Meta(description="TCP port; 0 takes any free one.", ge=0, le=65535)] = 4000
+    allowed_hosts: Annotated[
+        tuple[Host, ...],
+        Meta(
+            description="Names in the Host header that are answered, beside the loopback names and the bound address. "
+            "Names only, without port.",
+            max_length=64,
+            examples=[["gateway.example.org"]],
+        ),
+    ] = ()
+    behind_proxy: Annotated[
+        bool,
+        Meta(description="A reverse proxy in front checks who comes in and under which host name."),
+    ] = False
+
+
+class Guard(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    head_seconds: Annotated[Seconds, Meta(description="Seconds for a request's head to arrive.")] = 10
+    body_seconds: Annotated[Seconds, Meta(description="Seconds for a request's body to arrive.")] = 60
+    idle_seconds: Annotated[Seconds, Meta(description="Seconds a kept connection may wait for its next request.")] = 15
+    write_stall_seconds: Annotated[
+        Seconds, Meta(description="Seconds after which a client that takes no bytes off its answer is dropped.")
+    ] = 30
+    head_bytes: Annotated[Bytes, Meta(description="Largest head of a request, in bytes.")] = 32768
+    head_fields: Annotated[int, Meta(description="Most header fields of a request.", ge=8, le=1000)] = 64
+    target_bytes: Annotated[Bytes, Meta(description="Longest request target (path and query), in bytes.")] = 8192
+    body_bytes: Annotated[Bytes, Meta(description="Largest body of a request, in bytes.")] = 8388608
+    connections: Annotated[
+        int, Meta(description="Most connections of clients at the same time.", ge=1, le=1_000_000)
+    ] = 4096
+
+
+class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    requests_per_minute: Annotated[
+        Count, Meta(description="Requests a minute for each API key; 0 is unlimited. A key's own limit goes first.")
+    ] = 0
+    burst: Annotated[
+        int, Meta(description="Requests that a key may send at once before its rate counts.", ge=1, le=1_000_000)
+    ] = 10
+    concurrent_requests: Annotated[
+        Count, Meta(description="Requests of one API key that may run at the same time; 0 is unlimited.")
+    ] = 0
+    total_concurrent_requests: Annotated[
+        Count, Meta(description="Requests of all keys together that may run at the same time; 0 is unlimited.")
+    ] = 0
+
+
+class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    connect_seconds: Annotated[Seconds, Meta(description="Seconds to connect, TLS included.")] = 5
+    first_byte_seconds: Annotated[
+        Seconds, Meta(description="Seconds from the sent request to the first byte of the answer.")
+    ] = 120
+    idle_seconds: Annotated[Seconds, Meta(description="Longest silence in the middle of an answer, in seconds.")] = 60
+    total_seconds: Annotated[Seconds, Meta(description="Seconds for a whole call, every attempt included.")] = 1800
+    connections: Annotated[int, Meta(description="Most connections to all upstreams together.", ge=1, le=1_000_000)] = (
+        1024
+    )
+    idle_connections: Annotated[
+        Count, Meta(description="Unused connections that are kept open for each upstream address.")
+    ] = 256
+    response_bytes: Annotated[
+        Bytes, Meta(description="Largest answer that is collected as a whole, in bytes; streams are not bounded by it.")
+    ] = 67108864
+    line_bytes: Annotated[Bytes, Meta(description="Longest line of a streamed answer, in bytes.")] = 1048576
+    attempts: Annotated[
+        int, Meta(description="Attempts for one call, over all of its targets; 1 never tries again.", ge=1, le=16)
+    ] = 3
+
+
+class Engines(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    enabled: Annotated[bool, Meta(description="Run models of its own in child processes.")] = True
+    demo: Annotated[bool, Meta(description="Offer the small demo model that ships with Stellwerk.")] = True
+    models_folder: Annotated[
+        FilePath | None, Meta(description="Folder with GGUF files; null is the folder models inside the data folder.")
+    ] = None
+    backend: Annotated[
+        Literal["xllamacpp", "llama-server"],
+        Meta(description="xllamacpp comes with Stellwerk; llama-server is a program that you install."),
+    ] = "xllamacpp"
+    llama_server: Annotated[
+        FilePath | None, Meta(description="The program for the backend llama-server; null looks for it on PATH.")
+    ] = None
+    first_port: Annotated[Port, Meta(description="Port of the first slot, on loopback; the others follow.")] = 4801
+    slots: Annotated[int, Meta(description="Models that may be loaded at the same time.", ge=1, le=64)] = 7
+    threads: Annotated[int, Meta(description="Threads of one engine; 0 is one less than cores.", ge=0, le=1024)] = 0
+    context: Annotated[
+        int, Meta(description="Context of a loaded model, in tokens, for each request.", ge=256, le=16_777_216)
+    ] = 8192
+    parallel: Annotated[int, Meta(description="Requests that one loaded model answers side by side.", ge=1, le=256)] = 4
+    load_seconds: Annotated[Seconds, Meta(description="Seconds for a model to load and become healthy.")] = 120
+
+
+class Discovery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    environment: Annotated[
+        bool, Meta(description="Offer every vendor whose key is in the environment, such as OPENAI_API_KEY.")
+    ] = True
+    ollama: Annotated[bool, Meta(description="Offer the models of an Ollama when one answers.")] = True
+    ollama_url: Annotated[Url, Meta(description="Where to look for that Ollama.")] = "http://127.0.0.1:11434"
+    refresh_seconds: Annotated[Seconds, Meta(description="Seconds between two looks at what providers offer.")] = 60
+
+
+class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    vendor: Annotated[
+        Name | None,
+        Meta(
+            description="Vendor whose address and habits are used; null is the provider's own name.", examples=["vllm"]
+        ),
+    ] = None
+    base_url: Annotated[
+        Url | None,
+        Meta(
+            description="Address up to and including /v1; null is the vendor's. No user, password, query or fragment.",
+            examples=["http://10.0.0.7:8000/v1"],
+        ),
+    ] = None
+    api_key: Annotated[
+        Secret | None,
+        Meta(
+            description="Key for the upstream, best as ${NAME} from the environment; null is the vendor's own "
+            "variable, an empty text sends none.",
+            examples=["${MY_VLLM_KEY}"],
+        ),
+    ] = None
+    models: Annotated[
+        tuple[ModelName, ...],
+        Meta(description="When given, only these models are offered.", max_length=1000, examples=[["my-model"]]),
+    ] = ()
+    headers: Annotated[
+        Mapping[HeaderName, Secret],
+        Meta(description="Further headers of every request.", max_length=32, examples=[{"X-Team": "research"}]),
+    ] = setting(default_factory=dict)
+    first_byte_seconds: Annotated[
+        Seconds | None,
+        Meta(description="Seconds to the first byte at this provider; null is upstream.first_byte_seconds."),
+    ] = None
+
+
+class PublicModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    targets: Annotated[
+        tuple[TargetName, ...],
+        Meta(
+            description="Who answers, in the order of the attempts: provider/model or a model's name.",
+            min_length=1,
+            max_length=16,
+            examples=[["my-vllm/my-model", "demo"]],
+        ),
+    ]
+    description: Annotated[str, Meta(description="Shown in the list of models.", max_length=2000)] = ""
+
+
+class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    format: Annotated[
+        Literal["auto", "human", "json"],
+        Meta(description="auto is human on a terminal and json otherwise."),
+    ] = "auto"
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least level that is written.")] = (
+        "info"
+    )
+    calls: Annotated[bool, Meta(description="Write a line for every call; never its prompt or answer.")] = True
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole config; every key has a default."""
+
+    listen: Annotated[Listen, Meta(description="Where clients connect. Changes need a restart.")] = setting(
+        default_factory=Listen
+    )
+    guard: Annotated[Guard, Meta(description="What a client may send, and how slowly.")] = setting(
+        default_factory=Guard
+    )
+    limits: Annotated[Limits, Meta(description="How much a client may ask for.")] = setting(default_factory=Limits)
+    upstream: Annotated[Upstream, Meta(description="How long upstreams may take, and how much they may send.")] = (
+        setting(default_factory=Upstream)
+    )
+    engines: Annotated[Engines, Meta(description="Models that run on this machine.")] = setting(default_factory=Engines)
+    discovery: Annotated[Discovery, Meta(description="What is found without being configured.")] = setting(
+        default_factory=Discovery
+    )
+    providers: Annotated[
+        Mapping[Name, Provider],
+        Meta(
+            description="Upstreams by name; the name is the part before the slash in provider/model.",
+            max_length=100,
+            examples=["my-vllm"],
+        ),
+    ] = setting(default_factory=dict)
+    models: Annotated[
+        Mapping[ModelName, PublicModel],
+        Meta(description="Models under names of your own.", max_length=1000, examples=["fast"]),
+    ] = setting(default_factory=dict)
+    log: Annotated[Log, Meta(description="What is written to the log.")] = setting(default_factory=Log)
+    drain_seconds: Annotated[
+        float, Meta(description="Seconds that running calls get to finish when the gateway stops.", ge=0, le=3600)
+    ] = 30

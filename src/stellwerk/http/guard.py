@@ -1,0 +1,123 @@
+"""What a request must look like before anybody reads it: limits, deadlines, one valid Host, an honest path.
+
+Pure decisions; the server protocol carries them out.
+"""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from stellwerk.core.errors import BadRequest, GatewayError, HeaderTooLarge, TooLarge, UnsupportedMedia
+
+
+class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds and bytes; each bound is meant per connection or per request, `connections` per listener."""
+
+    head_seconds: float = 10.0
+    body_seconds: float = 60.0
+    idle_seconds: float = 15.0
+    write_stall_seconds: float = 30.0
+    head_bytes: int = 32 * 1024
+    head_fields: int = 64
+    target_bytes: int = 8 * 1024
+    body_bytes: int = 8 * 1024 * 1024
+    connections: int = 4096
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that a Host header may carry beside addresses and `localhost`; `*` allows every name."""
+
+
+SINGLE_FIELDS = frozenset({b"host", b"authorization", b"x-api-key", b"api-key", b"content-type", b"content-length"})
+"""A second one of these would leave open which of the two counts."""
+
+_HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII)
+_SUSPICIOUS = re.compile(rb"//|/\.\.?(?:/|$)|%2e|%2f|%5c|%00|[;\\\x00-\x20\x7f-\xff]", re.IGNORECASE)
+_MOST_KNOWN_HOSTS = 256
+
+
+class Guard:
+    """Checks heads against the settings of one listener; remembers the Hosts that it has accepted."""
+
+    def __init__(self, settings: GuardSettings) -> None:
+        self.settings = settings
+        self._names = frozenset(name.lower().rstrip(".") for name in settings.allowed_hosts)
+        self._known_hosts: set[bytes] = set()
+
+    def check_head(self, target: bytes, version: str, headers: Mapping[bytes, bytes], fields: int) -> None:
+        """Raises the error that a request with this head deserves; `fields` counts its header lines."""
+        settings = self.settings
+        if fields > settings.head_fields:
+            raise HeaderTooLarge(f"The request has more than {settings.head_fields} header fields.")
+        if len(target) > settings.target_bytes:
+            raise BadRequest(f"The URL is longer than {settings.target_bytes} bytes.", code="url_too_long")
+        if not target.startswith(b"/"):
+            raise BadRequest("The request target must be a path that starts with '/'.", code="invalid_path")
+        host = headers.get(b"host")
+        if host is None:
+            if version != "1.0":
+                raise BadRequest("The request has no Host header.", code="invalid_host")
+        elif host not in self._known_hosts:
+            self._check_host(host)
+
+    def _check_host(self, host: bytes) -> None:
+        match = _HOST.fullmatch(host.decode("latin-1"))
+        if match is None:
+            raise BadRequest("The Host header is not a valid host name.", code="invalid_host")
+        name = match["name"].lower().rstrip(".")
+        if not self._is_allowed(name):
+            raise BadRequest(
+                "This host name is not served here. Add it to `listen.allowed_hosts` in the configuration.",
+                code="host_not_allowed",
+            )
+        if len(self._known_hosts) < _MOST_KNOWN_HOSTS:
+            self._known_hosts.add(host)
+
+    def _is_allowed(self, name: str) -> bool:
+        # An address cannot be the victim of DNS rebinding: that attack needs a name which the attacker controls.
+        if name == "localhost" or name.endswith(".localhost") or name in self._names or "*" in self._names:
+            return True
+        try:
+            ipaddress.ip_address(name.strip("[]"))
+        except ValueError:
+            return False
+        return True
+
+    def check_body(self, headers: Mapping[bytes, bytes]) -> int | None:
+        """The announced length of the body, None when it comes in chunks. Raises what an unfit body deserves."""
+        encoding = headers.get(b"content-encoding")
+        if encoding is not None and encoding.lower() not in (b"", b"identity"):
+            raise UnsupportedMedia(
+                "Compressed request bodies are not accepted; send the body without Content-Encoding."
+            )
+        if b"transfer-encoding" in headers:
+            return None
+        length = int(headers.get(b"content-length", b"0"))
+        self.check_length(length)
+        return length
+
+    def check_length(self, length: int) -> None:
+        if length > self.settings.body_bytes:
+            raise self.too_large()
+
+    def too_large(self) -> GatewayError:
+        return TooLarge(
+            f"The request body is larger than {self.settings.body_bytes} bytes. "
+            "The limit is `guard.body_bytes` in the gateway's configuration."
+        )
+
+
+def check_repeated_fields(head: bytes) -> None:
+    """Raises BadRequest when `head`, as it came from the wire, repeats a field that may stand only once."""
+    seen: set[bytes] = set()
+    for line in head.split(b"\r\n")[1:-2]:
+        name = line.partition(b":")[0].lower()
+        if name in seen and name in SINGLE_FIELDS:
+            raise BadRequest(f"The header {name.decode('latin-1')} stands more than once.", code="repeated_header")
+        seen.add(name)
+
+
+def check_path(path: bytes) -> None:
+    """Raises BadRequest for a path that two readers could understand differently (`..`, `//`, encoded separators)."""
+    if _SUSPICIOUS.search(path):
+        raise BadRequest("The path contains characters or segments that are not allowed.", code="invalid_path")

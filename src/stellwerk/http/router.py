@@ -1,0 +1,61 @@
+"""Which handler takes a request: exact paths by one dictionary lookup, and a few prefixes."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import NamedTuple
+
+from stellwerk.core.principal import Access
+from stellwerk.http.exchange import Exchange
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+class Route(NamedTuple):
+    method: str
+    path: str
+    """Ends in `{rest}` when everything below the prefix belongs to it."""
+    access: Access
+    """Who may use it; there is no route without it."""
+    handler: Handler
+
+
+class Router:
+    """The routes of one listener; complete before the first request."""
+
+    def __init__(self) -> None:
+        self._routes: list[Route] = []
+        self._exact: dict[str, dict[str, Handler]] = {}
+        self._prefixes: list[tuple[str, dict[str, Handler]]] = []
+
+    def add(self, route: Route) -> None:
+        """Registers a route. Raises ValueError when method and path are taken."""
+        methods = self._methods_of(route.path)
+        if route.method in methods:
+            raise ValueError(f"{route.method} {route.path} is registered twice")
+        methods[route.method] = route.handler
+        if route.method == "GET":
+            methods.setdefault("HEAD", route.handler)
+        self._routes.append(route)
+
+    def _methods_of(self, path: str) -> dict[str, Handler]:
+        if not path.endswith("{rest}"):
+            return self._exact.setdefault(path, {})
+        prefix = path.removesuffix("{rest}")
+        for known, methods in self._prefixes:
+            if known == prefix:
+                return methods
+        added: dict[str, Handler] = {}
+        self._prefixes.append((prefix, added))
+        return added
+
+    def find(self, path: str) -> dict[str, Handler] | None:
+        """The handlers of a path by method; None when nothing is registered there."""
+        methods = self._exact.get(path)
+        if methods is not None:
+            return methods
+        for prefix, methods in self._prefixes:
+            if path.startswith(prefix) and len(path) > len(prefix):
+                return methods
+        return None
+
+    def __iter__(self) -> Iterator[Route]:
+        return iter(self._routes)

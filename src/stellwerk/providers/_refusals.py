@@ -1,0 +1,123 @@
+"""What an upstream's refusal means for our client: its credentials are not ours to show, its words often are."""
+
+import math
+import re
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+
+from stellwerk.core.errors import (
+    BadRequest,
+    GatewayError,
+    NotFound,
+    RateLimited,
+    TooLarge,
+    Unavailable,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
+
+_LONGEST_MESSAGE = 2000
+_SHORTEST_WAIT, _LONGEST_WAIT = 1.0, 600.0
+_KEY = re.compile(r"(?i)(bearer\s+|\b(?:sk|gsk|xai|pk|key|hf|nvapi|AIza)[-_])[\w*.-]{4,}")
+_URL = re.compile(r"(?:https?|file)://\S+")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_CODES = {"exceed_context_size_error": "context_length_exceeded"}
+
+
+class _Body(msgspec.Struct):
+    error: Any = None
+    message: Any = None
+    detail: Any = None
+
+
+def read_refusal(status: int, body: bytes, retry_after: bytes | None, now: float) -> GatewayError:
+    """The error for an upstream's answer with `status` >= 300; `now` in Unix seconds reads an absolute Retry-After."""
+    message, code, param = _read_error(body)
+    wait = parse_retry_after(retry_after, now)
+    if status == 429:
+        return RateLimited(
+            message or "The upstream's rate limit is reached.",
+            code="upstream_rate_limited",
+            retry_after=wait if wait is not None else _SHORTEST_WAIT,
+            may_fall_back=True,
+        )
+    if status in (401, 403):
+        return UpstreamRefused(
+            "The upstream did not accept the gateway's credentials for this model.",
+            code="upstream_credentials_rejected",
+            may_fall_back=True,
+        )
+    if status == 402:
+        return UpstreamRefused(
+            "The gateway's credit with the upstream is used up.", code="upstream_credits_exhausted", may_fall_back=True
+        )
+    if status == 404:
+        return NotFound(
+            message or "The upstream does not know this model.",
+            code="model_not_found",
+            param="model",
+            may_fall_back=True,
+        )
+    if status == 413:
+        return TooLarge(message or "The request is too large for the upstream.")
+    if 400 <= status < 500 and status not in (408, 425, 499):
+        return BadRequest(message or "The upstream rejected the request.", code=code or "invalid_value", param=param)
+    if status in (408, 504):
+        return UpstreamTimeout("The upstream did not answer in time.", may_fall_back=True)
+    if status in (503, 529):
+        return Unavailable(
+            "The upstream is overloaded.",
+            code="upstream_overloaded",
+            retry_after=wait if wait is not None else _SHORTEST_WAIT,
+            may_fall_back=True,
+        )
+    return UpstreamError(f"The upstream failed with status {status}.", may_fall_back=True)
+
+
+def _read_error(body: bytes) -> tuple[str | None, str | None, str | None]:
+    """Message, code and param of an error body in one of the usual JSON shapes; anything else is not repeated."""
+    try:
+        parsed = msgspec.json.decode(body[:65536], type=_Body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None, None, None
+    error = parsed.error
+    if isinstance(error, dict):
+        code = error.get("code")
+        kind = error.get("type")
+        if not isinstance(code, str):
+            code = _CODES.get(kind) if isinstance(kind, str) else None
+        param = error.get("param")
+        return clean_message(error.get("message")), code, param if isinstance(param, str) else None
+    for text in (error, parsed.message, parsed.detail):
+        if isinstance(text, str):
+            return clean_message(text), None, None
+    return None, None, None
+
+
+def clean_message(text: object) -> str | None:
+    """An upstream's words without keys, addresses and control characters, cut to a bearable length."""
+    if not isinstance(text, str) or not text.strip():
+        return None
+    text = _UNPRINTABLE.sub(" ", text[: 2 * _LONGEST_MESSAGE])
+    text = _URL.sub("…", _KEY.sub("***", text))
+    return text[:_LONGEST_MESSAGE]
+
+
+def parse_retry_after(value: bytes | None, now: float) -> float | None:
+    """Seconds from a Retry-After header (RFC 9110, 10.2.3), within bounds; None when there is none that makes sense."""
+    if value is None:
+        return None
+    text = value.decode("latin-1").strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - now
+        except (ValueError, OverflowError):
+            return None
+    if math.isnan(seconds):
+        return None
+    return min(max(seconds, _SHORTEST_WAIT), _LONGEST_WAIT)

@@ -1,0 +1,121 @@
+"""Models that we run ourselves: an engine slot is an upstream on loopback, loaded when it is needed."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+import msgspec
+
+from stellwerk.core.call import Call, Operation, Wire
+from stellwerk.core.clock import Clock
+from stellwerk.core.errors import BadRequest, GatewayError, UpstreamError
+from stellwerk.core.events import Event
+from stellwerk.core.plan import Model, Target
+from stellwerk.core.ports import EngineAddress, EngineLease, Engines, UpstreamAnswer
+from stellwerk.core.secrets import Secret
+from stellwerk.http.pool import Origin, Pool
+from stellwerk.http.upstream import Answer
+from stellwerk.providers._openai_events import read_events
+from stellwerk.providers.openai_compatible import OpenAICompatible, ProviderSettings
+
+_ENGINE_ONLY = frozenset(
+    {"chat_template", "chat_template_file", "id_slot", "lora", "n_discard", "n_keep", "slot_id", "t_max_predict_ms"}
+)
+"""Fields that reach into the engine itself: its templates, its slots, its memory."""
+_ATTEMPTS = 2
+
+
+class Local:
+    """Fills the port `Provider` for the engines of this process."""
+
+    name = "local"
+
+    def __init__(self, engines: Engines, open_pool: Callable[[Origin], Pool], clock: Clock) -> None:
+        self._engines = engines
+        self._open_pool = open_pool
+        self._clock = clock
+        self._speakers: dict[int, tuple[EngineAddress, OpenAICompatible]] = {}
+
+    def wire(self, operation: Operation) -> Wire | None:
+        return {
+            Operation.CHAT: Wire.OPENAI_CHAT,
+            Operation.COMPLETION: Wire.OPENAI_COMPLETION,
+            Operation.EMBEDDING: Wire.OPENAI_EMBEDDING,
+        }.get(operation)
+
+    async def send(self, call: Call, target: Target, wire: Wire, fields: Mapping[str, msgspec.Raw]) -> UpstreamAnswer:
+        """A process that died since the last call is noticed here: then its successor gets the request."""
+        check_fields(fields)
+        attempt = 1
+        while True:
+            lease = await self._engines.acquire(target.model, deadline=call.deadline)
+            try:
+                answer = await self._speaker(lease.address).send(call, target, wire, fields)
+            except GatewayError as error:
+                if isinstance(error, UpstreamError):
+                    lease.doubt()
+                lease.release()
+                if attempt == _ATTEMPTS or error.status not in (502, 504):
+                    raise
+                attempt += 1
+            except BaseException:
+                lease.release()
+                raise
+            else:
+                return _hold(answer, lease)
+
+    def _speaker(self, address: EngineAddress) -> OpenAICompatible:
+        known = self._speakers.get(address.port)
+        if known is not None and known[0] == address:
+            return known[1]
+        origin = Origin(scheme="http", host=address.host, port=address.port)
+        settings = ProviderSettings(
+            name=self.name, base_url=f"http://{origin.authority}/v1", key=Secret(address.key), local=True
+        )
+        speaker = OpenAICompatible(settings, self._open_pool(origin), self._clock)
+        self._speakers[address.port] = (address, speaker)
+        return speaker
+
+    def events(self, answer: UpstreamAnswer, wire: Wire, *, stream: bool) -> AsyncIterator[Event]:
+        return read_events(answer, wire, stream=stream)
+
+    async def models(self) -> Sequence[Model]:
+        return self._engines.models()
+
+
+def _hold(answer: UpstreamAnswer, lease: EngineLease) -> UpstreamAnswer:
+    """Keeps the model loaded until its answer is complete or given up."""
+    if not isinstance(answer, Answer):
+        raise TypeError("an engine is reached through the connection pool")
+    answer.when_closed(lease.release)
+    return answer
+
+
+def check_fields(fields: Mapping[str, msgspec.Raw]) -> None:
+    """Refuses what an engine must not be asked by a client. Raises BadRequest with the field's name.
+
+    An engine fetches image addresses by itself and would reach whatever this machine reaches.
+    """
+    for name in _ENGINE_ONLY.intersection(fields):
+        raise BadRequest(f"'{name}' cannot be set for a local model.", param=name, code="unsupported_parameter")
+    if "dimensions" in fields and bytes(fields["dimensions"]) != b"null":
+        raise BadRequest(
+            "Local embedding models have a fixed number of dimensions; leave 'dimensions' out.",
+            param="dimensions",
+            code="unsupported_parameter",
+        )
+    messages = fields.get("messages")
+    if messages is not None and b"_url" in bytes(messages):
+        _check_links(msgspec.json.decode(messages))
+
+
+def _check_links(messages: object) -> None:
+    for number, message in enumerate(messages if isinstance(messages, list) else ()):
+        parts = message.get("content") if isinstance(message, dict) else None
+        for part in parts if isinstance(parts, list) else ():
+            link = part.get("image_url") if isinstance(part, dict) else None
+            url = link.get("url") if isinstance(link, dict) else link
+            if isinstance(url, str) and not url.startswith("data:"):
+                raise BadRequest(
+                    "A local model takes images only as data: URLs (base64), not from the network.",
+                    param=f"messages[{number}].content",
+                    code="unsupported_value",
+                )

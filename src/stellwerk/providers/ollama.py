@@ -1,0 +1,204 @@
+"""What an Ollama offers: its own API knows more about the models than its OpenAI-compatible one does."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from stellwerk.core.call import Operation
+from stellwerk.core.errors import GatewayError, UpstreamError
+from stellwerk.core.plan import Model
+
+Fetch: TypeAlias = Callable[[str, str, bytes | None], Awaitable[tuple[int, bytes]]]
+"""Method, URL and body to status and whole body; raises a GatewayError when no answer comes."""
+
+DEFAULT_ADDRESS = "http://127.0.0.1:11434"
+_DEFAULT_PORT = 11434
+_MAX_MODELS = 5_000
+_CONCURRENT_QUESTIONS = 4
+_CHAT_PARAMETERS = (
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "stop",
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",
+    "response_format",
+)
+
+_T = TypeVar("_T")
+
+
+class _Details(msgspec.Struct):
+    quantization_level: str | None = None
+    context_length: int | None = None
+
+
+class _Tag(msgspec.Struct):
+    name: str
+    digest: str = ""
+    size: int | None = None
+    modified_at: str = ""
+    remote_host: str | None = None
+    details: _Details | None = None
+    capabilities: list[str] | None = None
+
+
+class _Tags(msgspec.Struct):
+    models: list[_Tag] | None = None
+
+
+class _Shown(msgspec.Struct):
+    capabilities: list[str] | None = None
+    model_info: dict[str, Any] | None = None
+    parameters: str | None = None
+
+
+class _Facts(msgspec.Struct, frozen=True):
+    """What is the same for every tag with the same digest."""
+
+    capabilities: frozenset[str] | None
+    context_length: int | None
+
+
+class Ollama:
+    """Lists the models of the Ollama at `address` (scheme, host and port) as models of the provider `name`."""
+
+    def __init__(self, fetch: Fetch, *, address: str = DEFAULT_ADDRESS, name: str = "ollama") -> None:
+        self.name = name
+        self._address = address.rstrip("/")
+        self._fetch = fetch
+        self._facts: dict[str, _Facts] = {}
+
+    async def models(self) -> list[Model]:
+        """Everything that is installed there. Raises UpstreamError when it does not answer or not understandably."""
+        status, body = await self._fetch("GET", f"{self._address}/api/tags", None)
+        listed = _decode(body, _Tags) if status == 200 else None
+        if listed is None:
+            raise UpstreamError(f"Ollama did not list its models (HTTP status {status}).")
+        tags = (listed.models or [])[:_MAX_MODELS]
+        questions = asyncio.Semaphore(_CONCURRENT_QUESTIONS)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._learn(tag, questions)) for tag in tags]
+        facts = [task.result() for task in tasks]
+        # Rebuilt from what is installed now, so that it never outgrows the list.
+        self._facts = {tag.digest: fact for tag, fact in zip(tags, facts, strict=True) if fact and tag.digest}
+        return [_model(self.name, tag, fact) for tag, fact in zip(tags, facts, strict=True)]
+
+    async def _learn(self, tag: _Tag, questions: asyncio.Semaphore) -> _Facts | None:
+        known = self._facts.get(tag.digest)
+        if known is not None:
+            return known
+        async with questions:
+            try:
+                status, body = await self._fetch(
+                    "POST", f"{self._address}/api/show", msgspec.json.encode({"model": tag.name})
+                )
+            except (GatewayError, OSError):
+                # The model stays in the list with what the list itself says; the next round asks again.
+                return None
+        shown = _decode(body, _Shown) if status == 200 else None
+        return _facts(shown) if shown is not None else None
+
+
+def ollama_address(environment: Mapping[str, str]) -> str:
+    """Where Ollama listens according to `OLLAMA_API_BASE` or `OLLAMA_HOST`, read as Ollama itself reads the latter.
+
+    An address to listen on, such as 0.0.0.0, becomes the loopback address to connect to.
+    """
+    value = (environment.get("OLLAMA_API_BASE", "").strip() or environment.get("OLLAMA_HOST", "")).strip(" \t\"'")
+    if not value:
+        return DEFAULT_ADDRESS
+    scheme, separator, rest = value.partition("://")
+    if not separator:
+        scheme, rest = "http", value
+    try:
+        parts = urlsplit(f"//{rest}")
+        port = parts.port
+    except ValueError:
+        return DEFAULT_ADDRESS
+    port = port or ({"http": 80, "https": 443}.get(scheme) if separator else None) or _DEFAULT_PORT
+    host = parts.hostname or "127.0.0.1"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _facts(shown: _Shown) -> _Facts:
+    info = shown.model_info or {}
+    capabilities = None if shown.capabilities is None else frozenset(shown.capabilities)
+    if capabilities is None and any(key.endswith(".pooling_type") for key in info):
+        # Versions before the capability list: only models that embed pool their output.
+        capabilities = frozenset({"embedding"})
+    return _Facts(capabilities, _context_length(info, shown.parameters or ""))
+
+
+def _context_length(info: Mapping[str, Any], parameters: str) -> int | None:
+    trained = info.get(f"{info.get('general.architecture')}.context_length")
+    # A Modelfile may load the model with less than it was trained for.
+    chosen = [
+        int(words[1])
+        for line in parameters.splitlines()
+        if len(words := line.split()) == 2 and words[0] == "num_ctx" and words[1].isdecimal()
+    ]
+    lengths = [length for length in (trained, *chosen) if isinstance(length, int) and length > 0]
+    return min(lengths, default=None)
+
+
+def _model(provider: str, tag: _Tag, facts: _Facts | None) -> Model:
+    details = tag.details or _Details()
+    capabilities = facts.capabilities if facts else None
+    if capabilities is None and tag.capabilities is not None:
+        capabilities = frozenset(tag.capabilities)
+    # An empty host is how a model that runs on this machine is listed by some versions.
+    local = not tag.remote_host
+    return Model(
+        provider=provider,
+        name=tag.name,
+        id=f"{provider}/{tag.name}",
+        owned_by=provider,
+        created=_unix_seconds(tag.modified_at),
+        context_length=(facts.context_length if facts else None) or details.context_length or None,
+        operations=_operations(capabilities),
+        input_modalities=("text", "image") if capabilities and "vision" in capabilities else ("text",),
+        parameters=_parameters(capabilities or frozenset()),
+        quantization=details.quantization_level or None,
+        size_bytes=tag.size if local else None,
+        local=local,
+    )
+
+
+def _operations(capabilities: frozenset[str] | None) -> frozenset[Operation]:
+    if capabilities is None:
+        return frozenset(Operation)
+    operations: set[Operation] = set()
+    if "completion" in capabilities:
+        operations |= {Operation.CHAT, Operation.COMPLETION}
+    if "embedding" in capabilities:
+        operations.add(Operation.EMBEDDING)
+    return frozenset(operations)
+
+
+def _parameters(capabilities: frozenset[str]) -> tuple[str, ...]:
+    if "completion" not in capabilities:
+        return ()
+    tools = ("tools",) if "tools" in capabilities else ()
+    thinking = ("reasoning_effort",) if "thinking" in capabilities else ()
+    return (*_CHAT_PARAMETERS, *tools, *thinking)
+
+
+def _unix_seconds(text: str) -> int:
+    try:
+        return max(0, int(datetime.fromisoformat(text).timestamp()))
+    except (ValueError, OverflowError):
+        return 0
+
+
+def _decode(body: bytes, kind: type[_T]) -> _T | None:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,166 @@
+"""Upstreams that speak OpenAI's API: most vendors, vLLM, llama-server, LM Studio, and Ollama under /v1."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import msgspec
+
+from stellwerk import __version__
+from stellwerk.core.call import Call, Operation, Wire
+from stellwerk.core.clock import Clock
+from stellwerk.core.errors import UpstreamBroken, UpstreamError
+from stellwerk.core.events import Event
+from stellwerk.core.plan import Model, Target
+from stellwerk.core.ports import UpstreamAnswer
+from stellwerk.core.secrets import Secret
+from stellwerk.http.pool import Pool, parse_base_url
+from stellwerk.providers._openai_events import read_events
+from stellwerk.providers._refusals import read_refusal
+
+_PATHS = {
+    Wire.OPENAI_CHAT: "/chat/completions",
+    Wire.OPENAI_COMPLETION: "/completions",
+    Wire.OPENAI_EMBEDDING: "/embeddings",
+}
+_MOST_MODELS = 20_000
+_DISCOVERY_SECONDS = 15.0
+_encode = msgspec.json.Encoder().encode
+_decode_options = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One upstream; the quirks at their defaults describe OpenAI's own API."""
+
+    name: str
+    base_url: str
+    key: Secret | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    owned_by: str = ""
+    local: bool = False
+    completions: bool = True
+    embeddings: bool = True
+    lists_models: bool = True
+    stream_options: bool = True
+    model_prefix: str = ""
+    """What the upstream's list puts before every name and requests do without."""
+    models: tuple[str, ...] = ()
+    """When given, these and no others; the upstream's list is not asked."""
+
+
+class _Listed(msgspec.Struct):
+    id: str
+    created: int | float | None = None
+    owned_by: str | None = None
+    context_length: int | None = None
+    context_window: int | None = None
+    max_model_len: int | None = None
+    max_context_length: int | None = None
+
+
+class _List(msgspec.Struct):
+    data: list[_Listed]
+
+
+class OpenAICompatible:
+    """Fills the port `Provider` for one upstream."""
+
+    def __init__(self, settings: ProviderSettings, pool: Pool, clock: Clock) -> None:
+        self.name = settings.name
+        self._settings = settings
+        self._pool = pool
+        self._clock = clock
+        self._path = parse_base_url(settings.base_url)[1]
+        self._heads = {wire: self._head("POST", path) for wire, path in _PATHS.items()}
+
+    def _head(self, method: str, path: str) -> bytes:
+        settings = self._settings
+        lines = [
+            f"{method} {self._path}{path} HTTP/1.1",
+            f"host: {self._pool.origin.authority}",
+            f"user-agent: stellwerk/{__version__}",
+            "accept: application/json, text/event-stream",
+            "accept-encoding: identity",
+        ]
+        if settings.key is not None:
+            lines.append(f"authorization: Bearer {settings.key.reveal()}")
+        lines += [f"{name}: {value}" for name, value in settings.headers]
+        if method == "POST":
+            lines += ["content-type: application/json", "content-length: "]
+            return "\r\n".join(lines).encode("latin-1")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+    def wire(self, operation: Operation) -> Wire | None:
+        settings = self._settings
+        if operation is Operation.EMBEDDING:
+            return Wire.OPENAI_EMBEDDING if settings.embeddings else None
+        if operation is Operation.COMPLETION and settings.completions:
+            return Wire.OPENAI_COMPLETION
+        return Wire.OPENAI_CHAT
+
+    async def send(self, call: Call, target: Target, wire: Wire, fields: Mapping[str, msgspec.Raw]) -> UpstreamAnswer:
+        body = self.write_body(call, target, fields)
+        answer = await self._pool.send(b"%b%d\r\n\r\n%b" % (self._heads[wire], len(body), body), call.deadline)
+        status = answer.status
+        if status < 200 or status >= 300:
+            raise await refuse(answer, self._clock.now())
+        return answer
+
+    def write_body(self, call: Call, target: Target, fields: Mapping[str, msgspec.Raw]) -> bytes:
+        """The client's body with the two changes that must be: the model's name here, and the usage asked for."""
+        changed = dict(fields)
+        changed["model"] = msgspec.Raw(_encode(target.model))
+        if call.stream:
+            if not self._settings.stream_options:
+                changed.pop("stream_options", None)
+            elif not call.wants_usage:
+                options = changed.get("stream_options")
+                given = _decode_options(options) if options is not None and bytes(options) != b"null" else {}
+                changed["stream_options"] = msgspec.Raw(_encode({**given, "include_usage": True}))
+        return _encode(changed)
+
+    def events(self, answer: UpstreamAnswer, wire: Wire, *, stream: bool) -> AsyncIterator[Event]:
+        return read_events(answer, wire, stream=stream)
+
+    async def models(self) -> Sequence[Model]:
+        settings = self._settings
+        if settings.models:
+            return [self._model(_Listed(id=name)) for name in settings.models]
+        if not settings.lists_models:
+            return []
+        deadline = self._clock.monotonic() + _DISCOVERY_SECONDS
+        answer = await self._pool.send(self._head("GET", "/models"), deadline)
+        if answer.status != 200:
+            raise await refuse(answer, self._clock.now())
+        body = await answer.read()
+        try:
+            # Most wrap their list in an object, some send it bare.
+            found = msgspec.json.decode(body, type=_List | list[_Listed])
+        except msgspec.DecodeError:
+            raise UpstreamBroken("The upstream's list of models cannot be read.") from None
+        listed = found.data if isinstance(found, _List) else found
+        return [self._model(row) for row in listed[:_MOST_MODELS]]
+
+    def _model(self, row: _Listed) -> Model:
+        settings = self._settings
+        name = row.id.removeprefix(settings.model_prefix)
+        embeds = "embed" in name.lower()
+        return Model(
+            provider=settings.name,
+            name=name,
+            id=f"{settings.name}/{name}",
+            owned_by=row.owned_by or settings.owned_by or settings.name,
+            created=int(row.created or 0),
+            context_length=row.context_length or row.context_window or row.max_model_len or row.max_context_length,
+            # Nothing is known of the others: what they cannot do, the upstream says.
+            operations=frozenset({Operation.EMBEDDING} if embeds else Operation),
+            local=settings.local,
+        )
+
+
+async def refuse(answer: UpstreamAnswer, now: float) -> Exception:
+    """The error that an unsuccessful answer stands for; reads its body."""
+    retry_after = answer.header(b"retry-after")
+    try:
+        body = await answer.read()
+    except UpstreamError:
+        body = b""
+    return read_refusal(answer.status, body, retry_after, now)

@@ -1,0 +1,192 @@
+"""Keeps the catalogue up to date: asks every provider what it offers, and remembers what it last said."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from typing import Protocol
+
+import msgspec
+
+from stellwerk.core.clock import Clock
+from stellwerk.core.errors import GatewayError
+from stellwerk.core.plan import Model
+from stellwerk.routing.catalogue import Alias, Catalogue, PriceOf, Snapshot, alias_order, no_price
+
+_MAX_MODELS_OF_A_SOURCE = 20_000
+
+
+class Lister(Protocol):
+    """Whoever can say what a provider offers."""
+
+    name: str
+
+    async def models(self) -> Sequence[Model]: ...
+
+
+class LocalModels(Protocol):
+    """Models that we run ourselves; the list is in memory."""
+
+    def models(self) -> Sequence[Model]: ...
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider that is asked for its models."""
+
+    lister: Lister
+    open: bool = False
+    """Names after its slash lead to it even when its list does not contain them."""
+    listed: bool = True
+    """It can be asked at all; otherwise its models are only known by being asked for."""
+
+
+class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How the last question to a provider went, for health."""
+
+    name: str
+    models: int
+    """How many of its models the catalogue holds, also when they were learned earlier."""
+    asked: float | None = None
+    """Unix seconds of the last question; None before the first."""
+    error: str | None = None
+    """Why it could not be answered; None when it could."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    refresh_seconds: float = 60.0
+    answer_seconds: float = 10.0
+    """A provider that has not answered by then keeps its last list."""
+
+
+class Discovery:
+    """Owns the contents of a catalogue.
+
+    Local models and aliases are there as soon as it is made; providers follow once `run()` has asked them.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        *,
+        clock: Clock,
+        sources: Iterable[Source] = (),
+        local: LocalModels | None = None,
+        aliases: Mapping[str, Alias] | None = None,
+        price: PriceOf = no_price,
+        settings: Settings | None = None,
+    ) -> None:
+        """`price` is called in a thread for listed models. Raises AliasCycleError."""
+        self._catalogue = catalogue
+        self._clock = clock
+        self._local = local
+        self._price = price
+        self._settings = settings or Settings()
+        self._lists: dict[str, tuple[Model, ...]] = {}
+        self._statuses: dict[str, SourceStatus] = {}
+        self._published_local: tuple[Model, ...] = ()
+        self._turn = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._sources: dict[str, Source] = {}
+        self._aliases: Mapping[str, Alias] = {}
+        self.configure(sources=sources, aliases=aliases or {})
+
+    def configure(self, *, sources: Iterable[Source], aliases: Mapping[str, Alias]) -> None:
+        """Takes new sources and aliases; what is already known is in the catalogue when this returns.
+
+        Raises AliasCycleError and changes nothing then.
+        """
+        alias_order(aliases)
+        self._sources = {source.lister.name: source for source in sources}
+        self._aliases = dict(aliases)
+        self._lists = {name: models for name, models in self._lists.items() if name in self._sources}
+        self._statuses = {
+            name: self._statuses.get(name, SourceStatus(name=name, models=0))
+            for name, source in self._sources.items()
+            if source.listed
+        }
+        self._catalogue.swap(self._builder()())
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Refreshes for ever, at once and then every `refresh_seconds`."""
+        while True:
+            self._wake.clear()
+            await self.refresh_now()
+            try:
+                async with asyncio.timeout(self._settings.refresh_seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def refresh_now(self) -> None:
+        """Asks every provider; each answer is in the catalogue as soon as it came. Never raises for a provider."""
+        async with self._turn:
+            asked = [source for source in self._sources.values() if source.listed]
+            waiting = {asyncio.create_task(self._ask(source)) for source in asked}
+            try:
+                if self._local_models() != self._published_local:
+                    await self._publish()
+                while waiting:
+                    done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                    if any(task.result() for task in done):
+                        await self._publish()
+            finally:
+                for task in waiting:
+                    task.cancel()
+                await asyncio.gather(*waiting, return_exceptions=True)
+
+    def status(self) -> tuple[SourceStatus, ...]:
+        return tuple(self._statuses.values())
+
+    async def _ask(self, source: Source) -> bool:
+        """Whether the provider's list has changed."""
+        name = source.lister.name
+        models, error = await self._answer(source.lister)
+        if self._sources.get(name) is not source:
+            return False
+        last = self._lists.get(name, ())
+        now = last if models is None else tuple(models[:_MAX_MODELS_OF_A_SOURCE])
+        self._lists[name] = now
+        self._statuses[name] = SourceStatus(name=name, models=len(now), asked=self._clock.now(), error=error)
+        return now != last
+
+    async def _answer(self, lister: Lister) -> tuple[Sequence[Model] | None, str | None]:
+        try:
+            async with asyncio.timeout(self._settings.answer_seconds):
+                return await lister.models(), None
+        except GatewayError as error:
+            return None, error.message
+        except TimeoutError:
+            return None, f"No answer within {self._settings.answer_seconds:g} s."
+        except Exception as error:  # noqa: BLE001  # one provider's fault must not end the refreshing of the others
+            return None, f"Its answer could not be used ({type(error).__name__})."
+
+    async def _publish(self) -> None:
+        configured = self._sources
+        # Thousands of models take long enough to sort in that running streams would feel it.
+        snapshot = await asyncio.to_thread(self._builder())
+        if configured is self._sources:
+            self._catalogue.swap(snapshot)
+
+    def _local_models(self) -> tuple[Model, ...]:
+        return tuple(self._local.models()) if self._local is not None else ()
+
+    def _builder(self) -> Callable[[], Snapshot]:
+        """Everything that a snapshot is made of, taken at this moment so that a thread can make it."""
+        self._published_local = self._local_models()
+        known = [self._lists.get(name, ()) for name in self._sources]
+        open_providers = [name for name, source in self._sources.items() if source.open]
+        return partial(_build, [*self._published_local, *chain(*known)], self._aliases, open_providers, self._price)
+
+
+def _build(
+    models: Sequence[Model], aliases: Mapping[str, Alias], open_providers: Sequence[str], price: PriceOf
+) -> Snapshot:
+    priced = (_with_price(model, price) for model in models)
+    return Snapshot(priced, aliases=aliases, open_providers=open_providers, price=price)
+
+
+def _with_price(model: Model, price: PriceOf) -> Model:
+    if model.local or model.price is not None:
+        return model
+    return msgspec.structs.replace(model, price=price(model.provider, model.name))

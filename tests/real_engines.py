@@ -1,0 +1,169 @@
+"""Real engines for tests: free ports, short times, and questions over a real socket."""
+
+import asyncio
+import http.client
+import json
+import os
+import random
+import select
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from stellwerk.core.clock import SystemClock
+from stellwerk.core.ports import EngineAddress
+from stellwerk.engines.llama_cpp import LlamaCppSettings
+from stellwerk.engines.restarts import RestartSettings
+from stellwerk.engines.slots import Slots, SlotSettings
+from stellwerk.engines.supervisor import SupervisorSettings
+
+DEADLINE = 20.0
+"""Seconds that a test waits for anything before it fails; nothing normally takes one."""
+
+QUICK = SupervisorSettings(
+    load_timeout=DEADLINE,
+    probe_interval=0.1,
+    probe_timeout=0.5,
+    pause_after_miss=0.05,
+    grace=2.0,
+    restarts=RestartSettings(first_delay=0.05),
+)
+SMALL = LlamaCppSettings(context_length=512)
+
+FAKE_SERVER = """\
+#!{python} -IS
+# Takes the command line of llama-server and answers like it, without a model.
+import json, os, sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+def option(name):
+    return sys.argv[sys.argv.index(name) + 1]
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        wanted = "Bearer " + os.environ["LLAMA_API_KEY"]
+        allowed = self.path == "/health" or self.headers.get("Authorization") == wanted
+        body = json.dumps({{"id": option("--alias"), "arguments": sys.argv[1:]}}).encode()
+        self.send_response(200 if allowed else 401)
+        self.send_header("Content-Length", str(len(body) if allowed else 0))
+        self.end_headers()
+        self.wfile.write(body if allowed else b"")
+
+    def log_message(self, *_):
+        pass
+
+print("fake server starts", file=sys.stderr, flush=True)
+{trouble}
+ThreadingHTTPServer((option("--host"), int(option("--port"))), Handler).serve_forever()
+"""
+
+
+def write_fake_server(path: Path, trouble: str = "") -> Path:
+    """A program that can stand in for `llama-server`; `trouble` is a line of Python that runs before it listens."""
+    path.write_text(FAKE_SERVER.format(python=os.path.realpath(sys.executable), trouble=trouble))
+    path.chmod(0o755)
+    return path
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` neighbouring ports on which nobody listens."""
+    for _ in range(200):
+        first = random.randrange(20_000, 30_000)
+        if all(_is_free(port) for port in range(first, first + count)):
+            return first
+    raise AssertionError("no free ports")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+@asynccontextmanager
+async def running_slots(
+    folder: Path,
+    *,
+    count: int = 2,
+    first_port: int | None = None,
+    engine: LlamaCppSettings = SMALL,
+    supervisor: SupervisorSettings = QUICK,
+    environment: Mapping[str, str] | None = None,
+    bundled: tuple[Path, ...] = (),
+    preload: tuple[str, ...] = (),
+) -> AsyncIterator[Slots]:
+    settings = SlotSettings(
+        folder=folder,
+        bundled=bundled,
+        preload=preload,
+        first_port=first_port or free_ports(count),
+        count=count,
+        rescan_after=0.0,
+        engine=engine,
+        supervisor=supervisor,
+    )
+    slots = Slots(settings, SystemClock(), os.environ if environment is None else environment)
+    await slots.start()
+    try:
+        yield slots
+    finally:
+        await slots.stop()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Waits for something that nobody announces."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110 — there is no event to wait for
+            await asyncio.sleep(0.005)
+
+
+def soon(seconds: float = DEADLINE) -> float:
+    return time.monotonic() + seconds
+
+
+async def ask(address: EngineAddress, path: str, body: Any = None, *, key: str | None = "") -> tuple[int, Any]:
+    """Status and JSON body of a request; `key` "" is the engine's own, None is none."""
+    return await asyncio.to_thread(_ask, address, path, body, address.key if key == "" else key)
+
+
+def _ask(address: EngineAddress, path: str, body: Any, key: str | None) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=DEADLINE)
+    try:
+        connection.request(
+            "GET" if body is None else "POST",
+            path,
+            None if body is None else json.dumps(body),
+            {"Authorization": f"Bearer {key}"} if key else {},
+        )
+        response = connection.getresponse()
+        text = response.read()
+        return response.status, json.loads(text) if text else None
+    finally:
+        connection.close()
+
+
+async def chat(address: EngineAddress) -> int:
+    """Status of a short chat."""
+    messages = [{"role": "user", "content": "hello"}]
+    status, _ = await ask(address, "/v1/chat/completions", {"messages": messages, "max_tokens": 3})
+    return status
+
+
+def ends(pid: int, seconds: float) -> bool:
+    """Whether a process, not necessarily a child, ends within `seconds`."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], seconds)[0])
+    finally:
+        os.close(descriptor)

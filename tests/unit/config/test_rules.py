@@ -1,0 +1,108 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stellwerk.config.problems import ConfigProblem
+from stellwerk.config.reading import load
+from stellwerk.config.rules import is_loopback
+
+Write = Callable[[str], Path]
+Wrong = Callable[..., list[ConfigProblem]]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "LocalHost"])
+def test_loopback_needs_nothing_more(write: Write, host: str):
+    assert is_loopback(host)
+    assert load(write(f"listen: {{host: '{host}'}}"), {}).listen.host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "2001:db8::1", "gateway.example"])
+def test_a_public_bind_says_what_it_needs(wrong: Wrong, host: str):
+    (problem,) = wrong(f"listen:\n  port: 1\n  host: '{host}'")
+    assert (problem.line, problem.column, problem.key) == (3, 9, "listen.host")
+    assert "listen.allowed_hosts" in problem.message
+    assert "listen.behind_proxy" in problem.message
+
+
+@pytest.mark.parametrize("more", ["allowed_hosts: [gateway.example]", "behind_proxy: true"])
+def test_a_public_bind_is_allowed_with_hosts_or_a_proxy(write: Write, more: str):
+    assert load(write(f"listen: {{host: 0.0.0.0, {more}}}"), {}).listen.host == "0.0.0.0"
+
+
+def test_a_public_bind_by_variable_names_the_variable(wrong: Wrong):
+    (problem,) = wrong("", {"STELLWERK_LISTEN__HOST": "0.0.0.0"})
+    assert (problem.file, problem.code) == ("STELLWERK_LISTEN__HOST", "public_bind")
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("ftp://host/v1", "url_scheme"),
+        ("host/v1", "url_scheme"),
+        ("http:///v1", "url_host"),
+        ("http://host:99999", "url_host"),
+        ("http://host:0", "url_host"),
+        ("http://[::1", "url_host"),
+        ("https://me:pass@host/v1", "url_userinfo"),
+        ("https://host/v1?key=1", "url_query"),
+        ("https://host/v1#", "url_query"),
+        ("https://host/v1\\n", "url_characters"),
+        ("https://host/a b", "url_characters"),
+        ("https://hüst/", "url_characters"),
+        ("https://host\\\\@evil/", "url_characters"),
+    ],
+)
+def test_an_address_that_could_mislead_is_refused_without_being_shown(wrong: Wrong, url: str, code: str):
+    (problem,) = wrong(f'providers:\n  mine:\n    base_url: "{url}"')
+    assert (problem.line, problem.key, problem.code) == (3, "providers.mine.base_url", code)
+    assert "pass" not in problem.message.replace("password", "")
+    assert wrong(f'discovery: {{ollama_url: "{url}"}}')[0].code == code
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "https://host", "HTTPS://[::1]:1/x/"])
+def test_plain_addresses_are_taken(write: Write, url: str):
+    assert load(write(f"providers: {{mine: {{base_url: '{url}'}}}}"), {}).providers["mine"].base_url == url
+
+
+def test_secrets_cannot_break_a_header_apart(wrong: Wrong):
+    text = 'providers:\n  a:\n    api_key: "sk\\r\\nx: y"\n    headers:\n      X-A: "b\\nc"\n      Host: other\n'
+    assert [(problem.line, problem.code) for problem in wrong(text)] == [
+        (3, "secret_characters"), (5, "header_characters"), (6, "header_name"),
+    ]  # fmt: skip
+    assert "bad_name" in [problem.code for problem in wrong(text + '      "a b": c\n')]
+
+
+def test_engine_ports_must_exist_and_leave_the_gateway_its_own(wrong: Wrong, write: Write):
+    assert wrong("engines: {first_port: 65530}")[0].code == "ports_past_end"
+    assert wrong("listen: {port: 4803}")[0].code == "port_taken"
+    assert load(write("listen: {port: 4803}\nengines: {enabled: false}"), {}).listen.port == 4803
+
+
+def test_a_request_target_fits_into_the_head(wrong: Wrong):
+    assert wrong("guard: {head_bytes: 4096}")[0].code == "target_past_head"
+
+
+def test_models_that_lead_back_to_themselves_are_refused(wrong: Wrong, write: Write):
+    text = "models:\n  a: {targets: [b]}\n  b: {targets: [c/x, c]}\n  c: {targets: [a]}\n  d: {targets: [a]}\n"
+    assert [(problem.key, problem.code) for problem in wrong(text)] == [
+        (f"models.{name}.targets", "model_loop") for name in "abc"
+    ]
+    assert wrong("models: {a: {targets: [a]}}")[0].code == "model_loop"
+    assert load(write("models: {a: {targets: [b, c]}, b: {targets: [c]}, c: {targets: [x/y]}}"), {}).models
+
+
+def test_a_provider_is_a_known_vendor_or_has_an_address(wrong: Wrong, write: Write):
+    vendors = {"openai", "mistral", "vllm"}
+    (problem,) = wrong("providers:\n  opnai: {}", vendors=vendors)
+    assert (problem.line, problem.column, problem.key) == (2, 3, "providers.opnai")
+    assert "did you mean openai?" in problem.message
+    (problem,) = wrong("providers:\n  a: {vendor: zzzz, base_url: 'http://a'}", vendors=vendors)
+    assert (problem.key, problem.code) == ("providers.a.vendor", "unknown_vendor")
+    text = "providers: {openai: {}, a: {vendor: vllm}, b: {base_url: 'http://b'}}"
+    assert len(load(write(text), {}, vendors=vendors).providers) == 3
+    assert load(write("providers: {opnai: {}}"), {}).providers
+
+
+def test_the_name_of_the_own_models_is_taken(wrong: Wrong):
+    assert [problem.code for problem in wrong("providers: {local: {}}", vendors={"openai"})] == ["own_provider"]
