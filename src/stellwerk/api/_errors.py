@@ -1,5 +1,7 @@
 """Renders errors, each in the dialect of the API that was asked. There is no other place that does."""
 
+import os
+
 import msgspec
 
 from stellwerk.core.errors import GatewayError
@@ -53,6 +55,11 @@ def error_headers(error: GatewayError) -> Headers:
     return headers
 
 
-def render_error(error: GatewayError, _path: str) -> tuple[int, Headers, bytes]:
-    """Status, headers and body; the path decides the dialect, and every path of today speaks OpenAI's."""
-    return error.status, error_headers(error), render_openai_error(error)
+def render_error(error: GatewayError, _path: str, request_id: str | None = None) -> tuple[int, Headers, bytes]:
+    """Status, headers and body; the path decides the dialect, and every path of today speaks OpenAI's.
+
+    A request that was refused before it had an id gets one here: no answer goes out without.
+    """
+    shown = request_id or f"req_{os.urandom(12).hex()}"
+    headers = (*error_headers(error), (b"x-request-id", shown.encode()))
+    return error.status, headers, render_openai_error(error)

@@ -108,8 +108,7 @@ class Routes:
         if exchange.started:
             exchange.break_off()
             return
-        status, headers, body = render_error(error, exchange.path)
-        exchange.respond(status, (*headers, (b"x-request-id", request_id.encode())), body)
+        exchange.respond(*render_error(error, exchange.path, request_id))
 
 
 def read_key(exchange: Exchange) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,11 +67,12 @@ class Store:
     """The data folder while the gateway owns it: database, pepper and the first admin key."""
 
     def __init__(self, data: Path, *, keep_admin_key_in: Path | None, admin_key: Secret | None) -> None:
-        """Raises StorageRefused with a sentence for the operator, and OSError."""
+        """Raises StorageRefused with a sentence for the operator, Unavailable and OSError."""
         prepare_folder(data)
-        self.lock = FolderLock(data)
-        try:
-            self.database: Database = open_database(data, lock=self.lock)
+        with ExitStack() as stack:
+            lock = stack.enter_context(FolderLock(data))
+            self.database: Database = open_database(data, lock=lock)
+            stack.callback(self.database.close)
             known = self.database.read(has_keys)
             self.digest = make_digest(load_pepper(data, has_keys=known))
             self.new_admin_key: Secret | None = None
@@ -79,13 +80,10 @@ class Store:
                 self.new_admin_key = ensure_admin_key(
                     self.database, self.digest, SystemClock(), keep_in=keep_admin_key_in
                 )
-        except BaseException:
-            self.lock.release()
-            raise
+            self._held = stack.pop_all()
 
     def close(self) -> None:
-        self.database.close()
-        self.lock.release()
+        self._held.close()
 
 
 class Application:
@@ -123,8 +121,9 @@ class Application:
         bound = bind(self._config.listen.host, self._config.listen.port)
         async with AsyncExitStack() as stack:
             stack.callback(bound.close)
-            self._build(address_of(bound)[1])
+            self._writer = Writer(self._store.database.writing)
             stack.push_async_callback(asyncio.to_thread, self._writer.close)
+            self._build(address_of(bound)[1])
             await self._keys.refresh()
             if self._config.engines.enabled:
                 await self._engines.start()
@@ -153,7 +152,6 @@ class Application:
             clock,
             admin_key=Secret(secret) if secret else None,
         )
-        self._writer = Writer(store.database.writing)
         self._ledger = CallLedger(store.database, self._writer)
         self._limits = Limits(cut.limit_settings(config), clock)
         self._pools = Pools(cut.upstream_settings(config), self._metrics, clock)

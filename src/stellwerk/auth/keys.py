@@ -96,10 +96,12 @@ _FIELDS = KeyRecord.__struct_fields__
 _records = select(*(api_keys.c[field] for field in _FIELDS))
 
 
-def create_key(connection: Connection, key: NewKey, digest: Digest, *, now: float) -> tuple[KeyRecord, Secret]:
+def create_key(
+    connection: Connection, key: NewKey, digest: Digest, *, now: float, most: int = MOST_KEYS
+) -> tuple[KeyRecord, Secret]:
     """Makes and stores a key. Its text is returned here and never again. Raises KeyLimit."""
-    if (connection.scalar(select(func.count()).select_from(api_keys)) or 0) >= MOST_KEYS:
-        raise KeyLimit(f"There are {MOST_KEYS} keys already.")
+    if (connection.scalar(select(func.count()).select_from(api_keys)) or 0) >= most:
+        raise KeyLimit(f"There are {most} keys already.")
     key_id, token = new_token()
     text = token.reveal()
     record = KeyRecord(

@@ -18,6 +18,7 @@ app = typer.Typer(add_completion=False)
 
 DEMO_MODEL = "stellwerk-demo"
 ADMIN_KEY_FILE = "admin.key"
+CHAT_KEY_FILE = "chat.key"
 INTERRUPTED = 130
 _MOST_MESSAGES = 400
 # What a model writes must not steer the terminal: escape sequences would reach it from here.
@@ -86,16 +87,30 @@ def chat(
 def find_key(given: str | None, environment: Mapping[str, str], data: Path | None, *, look_into_folder: bool) -> Secret:
     """The key to use. Raises GatewayTrouble when there is none.
 
-    The admin key that `serve` left in the data folder is for the gateway on this machine and sent nowhere else.
+    Keys from the data folder are for the gateway on this machine and sent nowhere else. Without any, one is made
+    there for the chat.
     """
     found = given or environment.get("STELLWERK_API_KEY") or environment.get("STELLWERK_ADMIN_KEY") or ""
-    file = data_folder(data, environment) / ADMIN_KEY_FILE
+    folder = data_folder(data, environment)
     if not found and look_into_folder:
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            found = file.read_text(encoding="ascii")
+        found = _read_key(folder / CHAT_KEY_FILE) or _read_key(folder / ADMIN_KEY_FILE) or _make_key(folder)
     if not found.strip():
-        raise GatewayTrouble("chat.no_key", file=file)
+        raise GatewayTrouble("chat.no_key", file=folder / ADMIN_KEY_FILE)
     return Secret(found.strip())
+
+
+def _read_key(file: Path) -> str:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return file.read_text(encoding="ascii").strip()
+    return ""
+
+
+def _make_key(folder: Path) -> str:
+    # Only now: the database costs a quarter of a second to import.
+    from stellwerk.cli.own_key import make_own_key  # noqa: PLC0415
+
+    key = make_own_key(folder, "stellwerk chat")
+    return key.reveal() if key is not None else ""
 
 
 def default_model(offered: list[OfferedModel]) -> str:

@@ -17,6 +17,7 @@ from stellwerk.auth.admin import ADMIN_KEY_FILE
 from stellwerk.auth.tokens import WeakKey, check_chosen_key
 from stellwerk.cli.language import text
 from stellwerk.config.reading import data_folder, find, load
+from stellwerk.core.errors import Unavailable
 from stellwerk.core.secrets import Secret
 from stellwerk.providers.vendors import load_vendors
 from stellwerk.storage.failures import StorageRefused
@@ -49,7 +50,7 @@ def serve(
     _prepare_process()
     try:
         store = Store(folder, keep_admin_key_in=_admin_key_file(folder), admin_key=chosen)
-    except (StorageRefused, OSError) as error:
+    except (StorageRefused, Unavailable, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(_EX_CONFIG) from None
     logs = start_logs(log_settings(settings), sys.stderr)

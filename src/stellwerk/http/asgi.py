@@ -35,7 +35,7 @@ class AsgiExchange:
         self._waiting = 0
         self._more = asyncio.Event()
         self._source: Flow | None = None
-        self._ended = False
+        self.ended = False
         self.broken = False
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
@@ -46,6 +46,8 @@ class AsgiExchange:
         self._start(status, headers)
 
     def _start(self, status: int, headers: Headers) -> None:
+        if self.closed:
+            return
         self.started = True
         self._messages.append({"type": "http.response.start", "status": status, "headers": list(headers)})
         self._more.set()
@@ -61,7 +63,7 @@ class AsgiExchange:
         if self.closed:
             return
         self._messages.append({"type": "http.response.body", "body": data, "more_body": more})
-        self._ended = self._ended or not more
+        self.ended = self.ended or not more
         self._waiting += len(data)
         self._more.set()
         if self._waiting > _HIGH_WATER and self._source is not None:
@@ -73,6 +75,8 @@ class AsgiExchange:
 
     def feed_from(self, source: Flow | None) -> None:
         self._source = source
+        if source is not None and self._waiting > _HIGH_WATER:
+            source.pause_reading()
 
     async def pass_on(self, send: Send) -> None:
         """Sends what is written until the answer is complete or given up."""
@@ -85,7 +89,7 @@ class AsgiExchange:
             self._waiting = 0
             if self._source is not None:
                 self._source.resume_reading()
-            if self.broken or (self._ended and not self._messages):
+            if self.broken or (self.ended and not self._messages):
                 return
 
 
@@ -162,12 +166,12 @@ async def _read_body(receive: Receive, most: int) -> bytes | None:
 
 
 async def _run(handler: Handler, exchange: AsgiExchange, receive: Receive) -> None:
-    """Runs the handler and cancels it when the client leaves first."""
+    """Runs the handler and cancels it when the client leaves first; what it does after its answer is its own."""
     working = asyncio.ensure_future(handler(exchange))
     leaving = asyncio.ensure_future(receive())
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        if not working.done() and not exchange.ended:
             exchange.break_off()
             working.cancel()
         await asyncio.wait((working,))

@@ -28,11 +28,22 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Names that a Host header may carry beside addresses and `localhost`; `*` allows every name."""
 
 
-SINGLE_FIELDS = frozenset({b"host", b"authorization", b"x-api-key", b"api-key", b"content-type", b"content-length"})
+SINGLE_FIELDS = frozenset(
+    {
+        b"host",
+        b"authorization",
+        b"x-api-key",
+        b"api-key",
+        b"content-type",
+        b"content-length",
+        b"content-encoding",
+        b"transfer-encoding",
+    }
+)
 """A second one of these would leave open which of the two counts."""
 
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII)
-_SUSPICIOUS = re.compile(rb"//|/\.\.?(?:/|$)|%2e|%2f|%5c|%00|[;\\\x00-\x20\x7f-\xff]", re.IGNORECASE)
+_SUSPICIOUS = re.compile(rb"//|/\.\.?(?:/|$)|%2e|%2f|%5c|%00|[#;\\\x00-\x20\x7f-\xff]", re.IGNORECASE)
 _MOST_KNOWN_HOSTS = 256
 
 
@@ -53,6 +64,8 @@ class Guard:
             raise BadRequest(f"The URL is longer than {settings.target_bytes} bytes.", code="url_too_long")
         if not target.startswith(b"/"):
             raise BadRequest("The request target must be a path that starts with '/'.", code="invalid_path")
+        if version != "1.1":
+            _check_version(version, headers)
         host = headers.get(b"host")
         if host is None:
             if version != "1.0":
@@ -90,7 +103,10 @@ class Guard:
             raise UnsupportedMedia(
                 "Compressed request bodies are not accepted; send the body without Content-Encoding."
             )
-        if b"transfer-encoding" in headers:
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None:
+            if coding.lower() != b"chunked":
+                raise BadRequest("The only Transfer-Encoding that is understood is chunked.", code="invalid_http")
             return None
         length = int(headers.get(b"content-length", b"0"))
         self.check_length(length)
@@ -107,14 +123,29 @@ class Guard:
         )
 
 
-def check_repeated_fields(head: bytes) -> None:
-    """Raises BadRequest when `head`, as it came from the wire, repeats a field that may stand only once."""
-    seen: set[bytes] = set()
-    for line in head.split(b"\r\n")[1:-2]:
-        name = line.partition(b":")[0].lower()
-        if name in seen and name in SINGLE_FIELDS:
+def _check_version(version: str, headers: Mapping[bytes, bytes]) -> None:
+    if version != "1.0":
+        raise BadRequest("Only HTTP/1.1 and HTTP/1.0 are spoken here.", code="invalid_http")
+    if b"transfer-encoding" in headers:
+        raise BadRequest("HTTP/1.0 has no Transfer-Encoding.", code="invalid_http")
+
+
+def join_fields(head: bytes) -> dict[bytes, bytes]:
+    """The fields of a valid head as it came from the wire, names in lower case, repeated ones joined by ", ".
+
+    Raises BadRequest when a field that may stand only once stands there again.
+    """
+    joined: dict[bytes, bytes] = {}
+    for line in head.strip(b"\r\n").split(b"\r\n")[1:]:
+        field, _, value = line.partition(b":")
+        name, value = field.lower(), value.strip(b" \t")
+        if name not in joined:
+            joined[name] = value
+        elif name in SINGLE_FIELDS:
             raise BadRequest(f"The header {name.decode('latin-1')} stands more than once.", code="repeated_header")
-        seen.add(name)
+        else:
+            joined[name] += b", " + value
+    return joined
 
 
 def check_path(path: bytes) -> None:

@@ -66,22 +66,23 @@ class Pool:
         self._idle: list[UpstreamConnection] = []
         self._all: set[UpstreamConnection] = set()
         self._dialling = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[UpstreamConnection | None]] = deque()
+        self._closed = False
 
     async def send(self, request: bytes, deadline: float) -> Answer:
         """Sends a whole request and returns its answer once the head is here.
 
-        A kept connection that turns out to be dead before any byte came back is replaced once by a new one.
+        A kept connection that turns out to be dead before any byte came back is replaced.
         `deadline` is in monotonic seconds. Raises UpstreamError; when cancelled, the connection is closed.
         """
-        connection = self._take_idle()
-        if connection is not None:
+        connection = self._take_idle() or await self._connect()
+        while connection.used:
             self._watch.reused()
-            answer = connection.request(request, deadline)
-            with suppress(ConnectionDied):
-                return await _head(answer)
-        answer = (await self._connect()).request(request, deadline)
-        return await _head(answer)
+            try:
+                return await _head(connection.request(request, deadline))
+            except ConnectionDied:
+                connection = await self._connect()
+        return await _head(connection.request(request, deadline))
 
     def _take_idle(self) -> UpstreamConnection | None:
         while self._idle:
@@ -92,16 +93,20 @@ class Pool:
 
     async def _connect(self) -> UpstreamConnection:
         settings = self._settings
+        waiting = False
         try:
             async with asyncio.timeout(settings.connect_seconds):
-                while len(self._all) + self._dialling >= settings.connections:
-                    await self._wait_for_room()
-                    kept = self._take_idle()
+                if self._is_full():
+                    waiting = True
+                    kept = await self._wait_for_room()
+                    waiting = False
                     if kept is not None:
                         return kept
+                else:
+                    self._dialling += 1
                 return await self._dial()
         except TimeoutError:
-            if len(self._all) + self._dialling >= settings.connections:
+            if waiting:
                 raise Unavailable(
                     "All connections to the upstream are in use.", retry_after=1, may_fall_back=True
                 ) from None
@@ -115,10 +120,13 @@ class Pool:
                 "The upstream cannot be reached.", code="upstream_unreachable", may_fall_back=True
             ) from None
 
+    def _is_full(self) -> bool:
+        return len(self._all) + self._dialling >= self._settings.connections
+
     async def _dial(self) -> UpstreamConnection:
+        """Opens a connection on a place that is already counted in `_dialling`."""
         origin = self.origin
         secure = origin.scheme == "https"
-        self._dialling += 1
         try:
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: UpstreamConnection(self._settings, self._keep, self._forget),
@@ -127,27 +135,42 @@ class Pool:
                 ssl=self._tls() if secure else None,
                 server_hostname=origin.host if secure else None,
             )
+            if connection.alive:
+                self._all.add(connection)
         finally:
             self._dialling -= 1
-        self._all.add(connection)
+            self._admit_next()
         self._watch.connected()
         return connection
 
-    async def _wait_for_room(self) -> None:
-        waiter = asyncio.get_running_loop().create_future()
+    async def _wait_for_room(self) -> UpstreamConnection | None:
+        """Waits in line for a connection that has become free; None means a place to dial from, counted already."""
+        waiter: asyncio.Future[UpstreamConnection | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
-            await waiter
-        finally:
-            with suppress(ValueError):
-                self._waiting.remove(waiter)
+            return await waiter
+        except asyncio.CancelledError:
+            if not waiter.done() or waiter.cancelled():
+                with suppress(ValueError):
+                    self._waiting.remove(waiter)
+            elif (kept := waiter.result()) is not None:
+                self._keep(kept)
+            else:
+                self._dialling -= 1
+                self._admit_next()
+            raise
 
     def _keep(self, connection: UpstreamConnection) -> None:
-        if len(self._idle) >= self._settings.idle_connections:
+        # Handed over directly: whoever asks next must not overtake those who wait.
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        if self._closed or len(self._idle) >= self._settings.idle_connections:
             connection.close()
         else:
             self._idle.append(connection)
-        self._admit_next()
 
     def _forget(self, connection: UpstreamConnection) -> None:
         self._all.discard(connection)
@@ -156,11 +179,11 @@ class Pool:
         self._admit_next()
 
     def _admit_next(self) -> None:
-        while self._waiting:
+        while self._waiting and not self._is_full():
             waiter = self._waiting.popleft()
             if not waiter.done():
+                self._dialling += 1
                 waiter.set_result(None)
-                return
 
     def sweep(self, now: float) -> None:
         for connection in list(self._all):
@@ -169,6 +192,8 @@ class Pool:
                 answer.sweep(now)
 
     def close(self) -> None:
+        """Ends every connection; one that is opened afterwards serves its request and is not kept."""
+        self._closed = True
         for connection in list(self._all):
             connection.close()
 

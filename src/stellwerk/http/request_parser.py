@@ -13,13 +13,26 @@ InvalidRequest = httptools.HttpParserError
 class RequestParser:
     """The request that is being read. `feed` raises InvalidRequest for bytes that are not HTTP/1.x."""
 
-    __slots__ = ("_parser", "_raw_headers", "complete", "keep_alive", "method", "on_header", "parts", "size", "target")
+    __slots__ = (
+        "_parser",
+        "_raw_headers",
+        "complete",
+        "head",
+        "keep_alive",
+        "method",
+        "on_header",
+        "parts",
+        "size",
+        "target",
+    )
 
     def __init__(self) -> None:
         self._raw_headers: dict[bytes, bytes] = {}
         # The parser stores header fields without calling into Python for each of them.
         self.on_header = self._raw_headers.__setitem__
         self._parser = httptools.HttpRequestParser(self)
+        self.head = b""
+        """The head as it was understood: without an offer that is ignored."""
         self.target = b""
         self.method = ""
         self.parts: list[bytes] = []
@@ -31,6 +44,7 @@ class RequestParser:
     def begin(self, head: bytes) -> bool:
         """Parses a whole head and forgets the request before; True when it asks for a WebSocket."""
         self._forget()
+        self.head = head
         upgrade = False
         try:
             self._parser.feed_data(head)
@@ -44,8 +58,9 @@ class RequestParser:
         return upgrade
 
     def _feed_without_upgrade(self, head: bytes) -> None:
+        self.head = _UPGRADE_LINE.sub(b"\r\n", head)
         try:
-            self._parser.feed_data(_UPGRADE_LINE.sub(b"\r\n", head))
+            self._parser.feed_data(self.head)
         except httptools.HttpParserUpgrade:
             raise InvalidRequest("CONNECT asks for a tunnel") from None
 
@@ -79,12 +94,19 @@ class RequestParser:
 
     # --- called by httptools
 
+    def on_message_begin(self) -> None:
+        if self.complete:
+            # A second message behind a chunked body: it could not be cut off, so it is not answered.
+            self.keep_alive = False
+
     def on_url(self, url: bytes) -> None:
-        self.target += url
+        if not self.complete:
+            self.target += url
 
     def on_headers_complete(self) -> None:
         # Not later: with the end of the message the parser forgets what its head said.
-        self.keep_alive = self._parser.should_keep_alive()
+        if not self.complete:
+            self.keep_alive = self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
         if not self.complete:
@@ -92,7 +114,4 @@ class RequestParser:
             self.size += len(body)
 
     def on_message_complete(self) -> None:
-        if self.complete:
-            # A second message behind a chunked body: it could not be cut off, so it is not answered.
-            self.keep_alive = False
         self.complete = True

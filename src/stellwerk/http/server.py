@@ -22,7 +22,7 @@ from stellwerk.core.errors import (
     Unavailable,
 )
 from stellwerk.http.exchange import Flow
-from stellwerk.http.guard import check_path, check_repeated_fields
+from stellwerk.http.guard import check_path, join_fields
 from stellwerk.http.listener import Listener
 from stellwerk.http.request_parser import InvalidRequest, RequestParser
 from stellwerk.http.router import Handler
@@ -39,6 +39,12 @@ class _PassedRequests(HttpToolsProtocol):
     """uvicorn's own protocol, behind our guard: it sees whole heads only and reports when it has answered."""
 
     answered: Callable[[], None]
+
+    def on_message_begin(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            # Heads are passed one at a time: this one was hidden behind a chunked body and has not met the guard.
+            self.transport.abort()
+        super().on_message_begin()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -72,6 +78,8 @@ class ServerProtocol(asyncio.Protocol):
         self._read = self._read_head
         self._left = 0
         """Bytes of the body that are still to come; -1 when it comes in chunks."""
+        self._framing = 0
+        """Bytes in a row that belonged to a chunked body and were not content."""
         self._dropped = self._passed_bytes = 0
         self._exchange: ServerExchange | None = None
         self._handler: Handler | None = None
@@ -165,7 +173,7 @@ class ServerProtocol(asyncio.Protocol):
         headers = parser.headers()
         fields = head.count(b"\r\n") - 2
         if len(headers) != fields:
-            check_repeated_fields(head)
+            headers = join_fields(parser.head)
         self.version = parser.version
         self.guard.check_head(parser.target, self.version, headers, fields)
         self.keep_alive = parser.keep_alive
@@ -174,7 +182,10 @@ class ServerProtocol(asyncio.Protocol):
         methods = None if upgrade else self.listener.router.find(exchange.path)
         if methods is None:
             check_path(path)
-            self._pass_on(head, rest, headers)
+            if upgrade and (b"content-length" in headers or b"transfer-encoding" in headers):
+                # After an offer of WebSocket the next reader would take the body for another request.
+                raise BadRequest("A WebSocket handshake has no body.", code="invalid_http")
+            self._pass_on(parser.head, rest, headers)
             return
         handler = methods.get(exchange.method)
         if handler is None:
@@ -217,12 +228,23 @@ class ServerProtocol(asyncio.Protocol):
                 self._buffer = data[left:]
                 data = data[:left]
             self._left = left - len(data)
-        self._parser.feed(data)
-        if self._parser.complete:
-            self.keep_alive = self.keep_alive and self._parser.keep_alive
+        parser = self._parser
+        before = parser.size
+        parser.feed(data)
+        if left < 0:
+            self._check_chunks(before, len(data))
+        if parser.complete:
+            self.keep_alive = self.keep_alive and parser.keep_alive
             self._begin()
-        elif left < 0 and self._parser.size > self.guard.settings.body_bytes:
+
+    def _check_chunks(self, before: int, received: int) -> None:
+        settings = self.guard.settings
+        size = self._parser.size
+        self._framing = self._framing + received if size == before else 0
+        if size > settings.body_bytes:
             raise self.guard.too_large()
+        if self._framing > settings.head_bytes:
+            raise BadRequest("The request body has too much between and after its chunks.", code="invalid_http")
 
     # --- answering
 
@@ -247,7 +269,7 @@ class ServerProtocol(asyncio.Protocol):
         self._source = None
         self._exchange = None
         self._task = None
-        if not self.keep_alive or self.listener.draining or self._left:
+        if not self.keep_alive or self.listener.draining or self._left or self.transport.is_closing():
             # With a body still on the way the next request could not be told from its rest.
             self.transport.close()
             return

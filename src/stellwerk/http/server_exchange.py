@@ -8,7 +8,9 @@ from typing import Protocol
 from stellwerk.http.exchange import Flow, Headers
 from stellwerk.http.listener import Listener
 
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+# All of them: an upstream's 529 may be passed on.
+_STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)}
 
 
 class ServerConnection(Protocol):

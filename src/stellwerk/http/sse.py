@@ -37,7 +37,7 @@ class EventSplitter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that `data` completes, each without its closing blank line."""
-        return [event for event in self.whole(data).split(b"\n\n") if event.strip(b"\n")]
+        return [event for part in self.whole(data).split(b"\n\n") if (event := part.lstrip(b"\n"))]
 
     @property
     def rest(self) -> bytes:

@@ -10,6 +10,8 @@ import msgspec
 from stellwerk.core.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
 
 _MOST_INFORMATIONAL = 8
+_MOST_FRAMING = 128 * 1024
+"""Bytes that may come in a row without any of them being body: a head, or what follows the last chunk."""
 
 
 class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,7 +150,11 @@ class Answer:
 
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
+        try:
+            await self._waiter
+        except asyncio.CancelledError:
+            self.abort()
+            raise
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -160,6 +166,7 @@ class Answer:
     # --- for the connection
 
     def begin(self, status: int, headers: dict[bytes, bytes]) -> None:
+        self.silent = 0.0
         self.status = status
         self._headers = headers
         self._wake()
@@ -219,14 +226,22 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._until_close = False
         self._informational = 0
+        self._framing = 0
         self._paused = False
         self.answer: Answer | None = None
         self.alive = True
+        self.used = False
+        """A request has been sent over it, so the upstream may have closed it in the meantime."""
 
     def request(self, data: bytes, deadline: float) -> Answer:
         """Sends the bytes of a whole request; its answer is read through what this returns."""
         self.answer = answer = Answer(self, self._settings, deadline)
-        self._informational = 0
+        if not self.alive:
+            answer.fail(ConnectionDied("The upstream closed the connection without an answer.", may_fall_back=True))
+            return answer
+        self.used = True
+        self._until_close = False
+        self._informational = self._framing = 0
         self._transport.write(data)
         return answer
 
@@ -248,6 +263,8 @@ class UpstreamConnection(asyncio.Protocol):
     def resume_reading(self) -> None:
         if self._paused and self.alive:
             self._paused = False
+            if self.answer is not None:
+                self.answer.silent = 0.0
             self._transport.resume_reading()
 
     @property
@@ -261,15 +278,16 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        closed_here = not self.alive
         self.alive = False
         answer = self.answer
         self.answer = None
         self._lost(self)
         if answer is None:
             return
-        if self._until_close and exc is None:
+        if self._until_close and exc is None and not closed_here:
             answer.end()
-        elif not answer.status:
+        elif not answer.status and not self._framing:
             answer.fail(ConnectionDied("The upstream closed the connection without an answer.", may_fall_back=True))
         else:
             answer.fail(UpstreamBroken("The upstream broke off in the middle of its answer.", may_fall_back=True))
@@ -279,12 +297,16 @@ class UpstreamConnection(asyncio.Protocol):
             # Nothing was asked: whatever this is, it would be taken for the next answer.
             self.close()
             return
+        self._framing += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self._fail("The upstream sent something that is not HTTP.")
         except httptools.HttpParserUpgrade:
             self._fail("The upstream wants to change the protocol.")
+        else:
+            if self._framing > _MOST_FRAMING:
+                self._fail("The upstream sent a head or a trailer that is too large.")
 
     def _fail(self, message: str) -> None:
         answer = self.answer
@@ -312,6 +334,7 @@ class UpstreamConnection(asyncio.Protocol):
         answer.begin(status, headers)
 
     def on_body(self, data: bytes) -> None:
+        self._framing = 0
         if self.answer is not None:
             self.answer.feed(data)
 

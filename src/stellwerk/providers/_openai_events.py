@@ -29,7 +29,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     usage: msgspec.Raw = _ABSENT
     error: msgspec.Raw = _ABSENT
 
@@ -40,11 +40,11 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 def _read(data: bytes) -> Iterator[Event]:
     try:
         chunk = _decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         raise UpstreamBroken("The upstream's answer cannot be read.", may_fall_back=True) from None
     if bytes(chunk.error) != b"null":
         raise stream_error(chunk.error)
-    for choice in chunk.choices:
+    for choice in chunk.choices or ():
         piece = choice.delta or choice.message
         text = (piece.content or piece.refusal) if piece is not None else None
         if text:
@@ -60,7 +60,7 @@ def stream_error(raw: bytes | msgspec.Raw) -> UpstreamError:
     """The error for an `error` object inside an answer that began as a success."""
     try:
         error = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         error = None
     message = error.get("message") if isinstance(error, dict) else error
     return UpstreamError(clean_message(message) or "The upstream failed while it answered.", may_fall_back=True)
@@ -92,5 +92,8 @@ async def read_events(answer: UpstreamAnswer, wire: Wire, *, stream: bool) -> As
         async for event in read_stream(answer):
             yield event
     else:
-        for event in _read(await answer.read()):
+        events = list(_read(await answer.read()))
+        if not any(isinstance(event, Text | Finished) for event in events):
+            raise UpstreamBroken("The upstream's answer cannot be read.", may_fall_back=True)
+        for event in events:
             yield event

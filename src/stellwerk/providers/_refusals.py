@@ -21,8 +21,13 @@ from stellwerk.core.errors import (
 
 _LONGEST_MESSAGE = 2000
 _SHORTEST_WAIT, _LONGEST_WAIT = 1.0, 600.0
-_KEY = re.compile(r"(?i)(bearer\s+|\b(?:sk|gsk|xai|pk|key|hf|nvapi|AIza)[-_])[\w*.-]{4,}")
+# What vendors' keys begin with; Google's and keys without a mark are long runs of letters and digits.
+_KEY = re.compile(
+    r"(?i)(?:bearer\s+|\b(?:sk|gsk|xai|pk|key|hf|nvapi)[-_])[\w*.-]{4,}|\bAIza[\w-]{4,}|\b[a-z0-9]{32,}\b"
+)
 _URL = re.compile(r"(?:https?|file)://\S+")
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_PARAM = re.compile(r"[\w.\[\]-]{1,128}")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _CODES = {"exceed_context_size_error": "context_length_exceeded"}
 
@@ -80,21 +85,26 @@ def read_refusal(status: int, body: bytes, retry_after: bytes | None, now: float
 def _read_error(body: bytes) -> tuple[str | None, str | None, str | None]:
     """Message, code and param of an error body in one of the usual JSON shapes; anything else is not repeated."""
     try:
-        parsed = msgspec.json.decode(body[:65536], type=_Body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        parsed = msgspec.json.decode(body[:65536], type=_Body | list[_Body])
+    except (ValueError, RecursionError):
         return None, None, None
+    if isinstance(parsed, list):
+        # Google's way: a list of one.
+        parsed = parsed[0] if parsed else _Body()
     error = parsed.error
     if isinstance(error, dict):
-        code = error.get("code")
         kind = error.get("type")
-        if not isinstance(code, str):
-            code = _CODES.get(kind) if isinstance(kind, str) else None
-        param = error.get("param")
-        return clean_message(error.get("message")), code, param if isinstance(param, str) else None
+        code = _word(_CODE, error.get("code")) or (_CODES.get(kind) if isinstance(kind, str) else None)
+        return clean_message(error.get("message")), code, _word(_PARAM, error.get("param"))
     for text in (error, parsed.message, parsed.detail):
         if isinstance(text, str):
             return clean_message(text), None, None
     return None, None, None
+
+
+def _word(pattern: re.Pattern[str], value: object) -> str | None:
+    """`value` when it is a word as codes and fields are; whatever else stands there may hold anything."""
+    return value if isinstance(value, str) and pattern.fullmatch(value) and not _KEY.search(value) else None
 
 
 def clean_message(text: object) -> str | None:
@@ -103,7 +113,7 @@ def clean_message(text: object) -> str | None:
         return None
     text = _UNPRINTABLE.sub(" ", text[: 2 * _LONGEST_MESSAGE])
     text = _URL.sub("…", _KEY.sub("***", text))
-    return text[:_LONGEST_MESSAGE]
+    return text[:_LONGEST_MESSAGE].strip() or None
 
 
 def parse_retry_after(value: bytes | None, now: float) -> float | None:
@@ -116,7 +126,7 @@ def parse_retry_after(value: bytes | None, now: float) -> float | None:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(text).timestamp() - now
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, OSError):
             return None
     if math.isnan(seconds):
         return None

@@ -1,6 +1,6 @@
 """Models that we run ourselves: an engine slot is an upstream on loopback, loaded when it is needed."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -20,6 +20,8 @@ _ENGINE_ONLY = frozenset(
     {"chat_template", "chat_template_file", "id_slot", "lora", "n_discard", "n_keep", "slot_id", "t_max_predict_ms"}
 )
 """Fields that reach into the engine itself: its templates, its slots, its memory."""
+_MEDIA = {"image": b'"image_url"', "audio": b'"input_audio"'}
+"""Modality and the type of the message part that needs it."""
 _ATTEMPTS = 2
 
 
@@ -44,6 +46,10 @@ class Local:
     async def send(self, call: Call, target: Target, wire: Wire, fields: Mapping[str, msgspec.Raw]) -> UpstreamAnswer:
         """A process that died since the last call is noticed here: then its successor gets the request."""
         check_fields(fields)
+        if needs_abilities(fields):
+            model = next((known for known in self._engines.models() if known.name == target.model), None)
+            if model is not None:
+                check_abilities(fields, model)
         attempt = 1
         while True:
             lease = await self._engines.acquire(target.model, deadline=call.deadline)
@@ -103,19 +109,53 @@ def check_fields(fields: Mapping[str, msgspec.Raw]) -> None:
             code="unsupported_parameter",
         )
     messages = fields.get("messages")
-    if messages is not None and b"_url" in bytes(messages):
-        _check_links(msgspec.json.decode(messages))
+    # A backslash may be an escape that hides the word.
+    if messages is not None and (b"_url" in bytes(messages) or b"\\u" in bytes(messages)):
+        try:
+            _check_links(msgspec.json.decode(messages))
+        except (ValueError, RecursionError):
+            raise BadRequest("'messages' holds text that cannot be read.", param="messages") from None
+
+
+def needs_abilities(fields: Mapping[str, msgspec.Raw]) -> bool:
+    """Whether the request asks for something that not every model can do; a cheap look."""
+    messages = bytes(fields.get("messages", b""))
+    return "tool_choice" in fields or any(part in messages for part in _MEDIA.values())
+
+
+def check_abilities(fields: Mapping[str, msgspec.Raw], model: Model) -> None:
+    """Refuses what the model cannot do, where the engine would fail or pass it over in silence. Raises BadRequest."""
+    choice = bytes(fields.get("tool_choice", b"null"))
+    if choice not in (b"null", b'"auto"', b'"none"') and "tools" not in model.parameters:
+        raise BadRequest(
+            f"The model '{model.id}' was not trained to call tools, so it cannot be made to.",
+            param="tool_choice",
+            code="unsupported_parameter",
+        )
+    messages = bytes(fields.get("messages", b""))
+    for modality, part in _MEDIA.items():
+        if part in messages and modality not in model.input_modalities:
+            raise BadRequest(
+                f"The model '{model.id}' takes no {modality} input.", param="messages", code="unsupported_value"
+            )
 
 
 def _check_links(messages: object) -> None:
     for number, message in enumerate(messages if isinstance(messages, list) else ()):
         parts = message.get("content") if isinstance(message, dict) else None
         for part in parts if isinstance(parts, list) else ():
-            link = part.get("image_url") if isinstance(part, dict) else None
-            url = link.get("url") if isinstance(link, dict) else link
-            if isinstance(url, str) and not url.startswith("data:"):
+            if any(not link.startswith("data:") for link in _links(part)):
                 raise BadRequest(
                     "A local model takes images only as data: URLs (base64), not from the network.",
                     param=f"messages[{number}].content",
                     code="unsupported_value",
                 )
+
+
+def _links(part: object) -> Iterator[str]:
+    """Addresses in one part of a message: `image_url` today, `video_url` and the like in other versions."""
+    for name, link in part.items() if isinstance(part, dict) else ():
+        if name.endswith("_url"):
+            url = link.get("url") if isinstance(link, dict) else link
+            if isinstance(url, str):
+                yield url

@@ -1,6 +1,7 @@
 """Upstreams that speak OpenAI's API: most vendors, vLLM, llama-server, LM Studio, and Ollama under /v1."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Annotated, Any
 
 import msgspec
 
@@ -47,17 +48,19 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Listed(msgspec.Struct):
-    id: str
-    created: int | float | None = None
-    owned_by: str | None = None
-    context_length: int | None = None
-    context_window: int | None = None
-    max_model_len: int | None = None
-    max_context_length: int | None = None
+    """One row of a list of models. Only the name must be right; odd values elsewhere are as good as none."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    created: Any = None
+    owned_by: Any = None
+    context_length: Any = None
+    context_window: Any = None
+    max_model_len: Any = None
+    max_context_length: Any = None
 
 
 class _List(msgspec.Struct):
-    data: list[_Listed]
+    data: list[msgspec.Raw] | None
 
 
 class OpenAICompatible:
@@ -130,14 +133,17 @@ class OpenAICompatible:
         answer = await self._pool.send(self._head("GET", "/models"), deadline)
         if answer.status != 200:
             raise await refuse(answer, self._clock.now())
-        body = await answer.read()
+        try:
+            body = await answer.read()
+        finally:
+            answer.abort()
         try:
             # Most wrap their list in an object, some send it bare.
-            found = msgspec.json.decode(body, type=_List | list[_Listed])
-        except msgspec.DecodeError:
+            found = msgspec.json.decode(body, type=_List | list[msgspec.Raw])
+        except (ValueError, RecursionError):
             raise UpstreamBroken("The upstream's list of models cannot be read.") from None
-        listed = found.data if isinstance(found, _List) else found
-        return [self._model(row) for row in listed[:_MOST_MODELS]]
+        rows = found.data or [] if isinstance(found, _List) else found
+        return [self._model(row) for row in map(_read_row, rows[:_MOST_MODELS]) if row is not None]
 
     def _model(self, row: _Listed) -> Model:
         settings = self._settings
@@ -147,13 +153,26 @@ class OpenAICompatible:
             provider=settings.name,
             name=name,
             id=f"{settings.name}/{name}",
-            owned_by=row.owned_by or settings.owned_by or settings.name,
-            created=int(row.created or 0),
-            context_length=row.context_length or row.context_window or row.max_model_len or row.max_context_length,
+            owned_by=(isinstance(row.owned_by, str) and row.owned_by) or settings.owned_by or settings.name,
+            created=_first_number(row.created) or 0,
+            context_length=_first_number(
+                row.context_length, row.context_window, row.max_model_len, row.max_context_length
+            ),
             # Nothing is known of the others: what they cannot do, the upstream says.
             operations=frozenset({Operation.EMBEDDING} if embeds else Operation),
             local=settings.local,
         )
+
+
+def _read_row(raw: msgspec.Raw) -> _Listed | None:
+    try:
+        return msgspec.json.decode(raw, type=_Listed)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _first_number(*values: object) -> int | None:
+    return next((int(value) for value in values if isinstance(value, int | float) and 0 < value < 2**53), None)
 
 
 async def refuse(answer: UpstreamAnswer, now: float) -> Exception:
@@ -163,4 +182,6 @@ async def refuse(answer: UpstreamAnswer, now: float) -> Exception:
         body = await answer.read()
     except UpstreamError:
         body = b""
+    finally:
+        answer.abort()
     return read_refusal(answer.status, body, retry_after, now)

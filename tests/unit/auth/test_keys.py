@@ -3,7 +3,7 @@ from contextlib import closing
 
 import pytest
 
-from stellwerk.auth.keys import NewKey, changed_keys, create_key, has_keys, list_keys, revoke_key
+from stellwerk.auth.keys import KeyLimit, NewKey, changed_keys, create_key, has_keys, list_keys, revoke_key
 from stellwerk.core.principal import Role
 
 
@@ -39,8 +39,9 @@ def test_neither_the_key_nor_its_secret_part_stands_in_the_database(create, data
     assert secret.encode().hex() not in dump.lower()
 
 
-def test_no_models_and_all_models_are_different(create, database):
+def test_no_models_and_all_models_are_different(create, database, clock):
     create("all")
+    clock.at += 1
     create("none", models=frozenset())
     assert [record.models for record in database.read(list_keys)] == [None, frozenset()]
 
@@ -78,3 +79,10 @@ def test_it_is_known_whether_there_ever_was_a_key_of_a_role(create, database):
     create()
     assert database.read(has_keys)
     assert not database.read(lambda connection: has_keys(connection, Role.ADMIN))
+
+
+def test_a_full_table_takes_no_further_key(create, database, digest, clock):
+    create()
+    with pytest.raises(KeyLimit, match="1 keys"):
+        database.write(lambda connection: create_key(connection, NewKey(name="b"), digest, now=clock.now(), most=1))
+    assert len(database.read(list_keys)) == 1

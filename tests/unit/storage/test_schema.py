@@ -16,7 +16,15 @@ from stellwerk.auth import keys
 from stellwerk.ledger import calls
 from stellwerk.storage.failures import DatabaseCorrupt, DatabaseTooNew, FolderInUse, MigrationFailed, StorageRefused
 from stellwerk.storage.folder import FolderLock
-from stellwerk.storage.schema import SCHEMA, Schema, check_integrity, ensure_schema, read_version
+from stellwerk.storage.schema import (
+    NEW_DATABASE,
+    SCHEMA,
+    Schema,
+    check_integrity,
+    ensure_schema,
+    read_version,
+    write_new_database_script,
+)
 from stellwerk.storage.tables import metadata
 
 SECOND = """
@@ -40,7 +48,7 @@ def next_schema(tmp_path):
 
     def make(revision=SECOND):
         folder = tmp_path / "migrations"
-        shutil.copytree(SCHEMA.folder, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(SCHEMA.folder, folder, ignore=shutil.ignore_patterns("__pycache__", NEW_DATABASE))
         (folder / "versions" / "v0002_later.py").write_text(revision)
         return Schema(head="0002", folder=folder)
 
@@ -66,6 +74,23 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(database, notes):
     database.write(notes.drop)
     with database.reading.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_the_script_for_new_databases_says_what_the_revisions_do(tmp_path):
+    """To renew it, write what this test expects to the file."""
+    assert (SCHEMA.folder / NEW_DATABASE).read_text() == write_new_database_script(tmp_path / "made.db")
+
+
+def test_a_new_database_is_made_without_alembic(path):
+    program = f"""
+import sys
+from pathlib import Path
+from stellwerk.storage.schema import ensure_schema
+ensure_schema(Path({str(path)!r}), owner=True)
+assert "alembic" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert read_version(path) == SCHEMA.head
 
 
 def test_a_database_that_is_up_to_date_is_opened_without_alembic(path):
@@ -180,3 +205,24 @@ def test_a_large_file_is_not_read_through(path):
     check_integrity(path, up_to_bytes=1000)
     with pytest.raises(DatabaseCorrupt, match="is damaged"):
         check_integrity(path, up_to_bytes=1 << 20)
+
+
+def test_a_file_that_cannot_even_be_read_through_is_refused(path):
+    path.write_bytes(b"garbage" * 1000)
+    with pytest.raises(DatabaseCorrupt, match="is damaged"):
+        check_integrity(path, up_to_bytes=1 << 20)
+
+
+def test_a_database_that_has_lost_its_version_is_refused(path):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM alembic_version")
+        connection.commit()
+    with pytest.raises(DatabaseCorrupt, match="schema version is missing"):
+        ensure_schema(path, owner=True)
+
+
+def test_a_database_that_cannot_be_copied_first_is_not_migrated(path, next_schema):
+    path.with_name("stellwerk.db.backup.new").mkdir()
+    with pytest.raises(MigrationFailed, match="cannot be copied"):
+        ensure_schema(path, owner=True, schema=next_schema())
+    assert "later" not in tables(path)

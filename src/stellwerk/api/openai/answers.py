@@ -18,11 +18,11 @@ class _Answer(msgspec.Struct, kw_only=True):
 
 
 class _ChoicesAnswer(_Answer, kw_only=True):
-    choices: msgspec.Raw
+    choices: list[msgspec.Raw]
 
 
 class _DataAnswer(_Answer, kw_only=True):
-    data: msgspec.Raw
+    data: list[msgspec.Raw]
 
 
 _decode_choices = msgspec.json.Decoder(_ChoicesAnswer).decode
@@ -43,6 +43,14 @@ def _check(body: bytes, decode: Any) -> Usage | None:
     try:
         return read_usage(decode(body).usage)
     except (msgspec.DecodeError, RecursionError):
+        raise UpstreamBroken("The upstream's answer cannot be read.", may_fall_back=True) from None
+
+
+def _decode_whole(body: bytes) -> dict[str, Any]:
+    """A checked answer with everything in it; the check reads no texts, so they may turn out to be unreadable here."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (ValueError, RecursionError):
         raise UpstreamBroken("The upstream's answer cannot be read.", may_fall_back=True) from None
 
 
@@ -71,8 +79,8 @@ def complete_chat(body: bytes) -> bytes:
     """Adds what OpenAI's schema requires of a chat completion and some upstreams leave out."""
     if b'"refusal"' in body and b'"logprobs"' in body:
         return body
-    answer = msgspec.json.decode(body)
-    for choice in answer.get("choices") or ():
+    answer = _decode_whole(body)
+    for choice in answer["choices"]:
         if isinstance(choice, dict):
             choice.setdefault("logprobs", None)
             message = choice.get("message")
@@ -86,8 +94,8 @@ def complete_completion(body: bytes) -> bytes:
     """The same for a text completion."""
     if b'"logprobs"' in body:
         return body
-    answer = msgspec.json.decode(body)
-    for choice in answer.get("choices") or ():
+    answer = _decode_whole(body)
+    for choice in answer["choices"]:
         if isinstance(choice, dict):
             choice.setdefault("logprobs", None)
     return msgspec.json.encode(answer)
@@ -95,9 +103,9 @@ def complete_completion(body: bytes) -> bytes:
 
 def encode_vectors(body: bytes) -> bytes:
     """Turns vectors of numbers into base64 of little-endian float32, which OpenAI's clients ask for by default."""
-    answer = msgspec.json.decode(body)
+    answer = _decode_whole(body)
     changed = False
-    for row in answer.get("data") or ():
+    for row in answer["data"]:
         vector = row.get("embedding") if isinstance(row, dict) else None
         if isinstance(vector, list):
             try:

@@ -98,8 +98,10 @@ class OpenAIReply:
             await answer.pour(pass_on)
             exchange.write(stream.end())
         except GatewayError as error:
-            self._fail_inside(error)
-            raise
+            # What goes wrong after `[DONE]` takes nothing from the client: it has everything.
+            if not stream.done:
+                self._fail_inside(error)
+                raise
         finally:
             exchange.feed_from(None)
         exchange.finish()
@@ -107,6 +109,21 @@ class OpenAIReply:
     async def render(self, events: AsyncIterator[Event], meter: Meter) -> None:
         """Only text completions are ever rendered: they are what a chat-only vendor is asked for on their behalf."""
         renderer = CompletionRenderer(self._call, f"cmpl-{os.urandom(12).hex()}")
+        try:
+            await self._render_events(renderer, events, meter)
+        except GatewayError as error:
+            if self.started:
+                self._fail_inside(error)
+            raise
+        if not self._call.stream:
+            self._respond(renderer.whole(), meter)
+            return
+        if not self.started:
+            self._start(meter)
+        self._exchange.write(renderer.last() + DONE)
+        self._exchange.finish()
+
+    async def _render_events(self, renderer: CompletionRenderer, events: AsyncIterator[Event], meter: Meter) -> None:
         async for event in events:
             if isinstance(event, Used):
                 meter.count(event.usage)
@@ -116,13 +133,6 @@ class OpenAIReply:
             if not self.started:
                 self._start(meter)
             self._exchange.write(chunk)
-        if not self._call.stream:
-            self._respond(renderer.whole(), meter)
-            return
-        if not self.started:
-            self._start(meter)
-        self._exchange.write(renderer.last() + DONE)
-        self._exchange.finish()
 
     def _start(self, meter: Meter) -> None:
         self.started = True

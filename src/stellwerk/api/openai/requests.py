@@ -108,7 +108,6 @@ class EmbeddingBody(msgspec.Struct, kw_only=True):
     user: str | None = None
 
 
-_JSON_TYPES = frozenset({b"", b"application/json", b"application/x-www-form-urlencoded", b"text/plain"})
 _Body = TypeVar("_Body")
 _AT = re.compile(r" - at `(?:key in )?\$(?P<path>[^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]+)`")

@@ -23,6 +23,7 @@ class _Chunk(msgspec.Struct):
     # Raw cannot be one of several types, so what is absent reads as null.
     usage: msgspec.Raw = _NULL
     error: msgspec.Raw = _NULL
+    object: msgspec.Raw = _NULL
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
@@ -52,6 +53,8 @@ class StreamRelay:
             return b""
         if (
             b'"usage":{' in data
+            or b'"usage": {' in data
+            or b'"finish_reason":"' in data
             or b'"error"' in data
             or b"[DONE]" in data
             or data.count(b'"finish_reason":null') != data.count(b"\n\n")
@@ -63,18 +66,25 @@ class StreamRelay:
         text = event_data(event)
         if text is None or self.done:
             return event + b"\n\n" if event and not self.done else b""
-        if text == b"[DONE]":
+        if text.strip() == b"[DONE]":
             self.done = True
             return DONE
         try:
-            chunk = _decode(text)
-        except (msgspec.DecodeError, RecursionError):
+            return self._look_into_chunk(event, text)
+        except (ValueError, RecursionError):
             raise UpstreamError("The upstream sent an event that cannot be read.", may_fall_back=True) from None
+
+    def _look_into_chunk(self, event: bytes, text: bytes) -> bytes:
+        chunk = _decode(text)
         if bytes(chunk.error) != b"null":
             raise stream_error(chunk.error)
-        usage = read_usage(chunk.usage)
-        if usage is not None:
-            self._meter.count(usage)
+        if bytes(chunk.object) == b'"error"':
+            # How vLLM and Mistral write it: the error's fields at the top.
+            raise stream_error(text)
+        if bytes(chunk.usage) != b"null":
+            usage = read_usage(chunk.usage)
+            if usage is not None:
+                self._meter.count(usage)
             if not chunk.choices and not self._wants_usage:
                 return b""
         if chunk.choices:
@@ -88,7 +98,8 @@ class StreamRelay:
         """What is still to be sent after the upstream's last byte. Raises UpstreamError when it came too early."""
         if self.done:
             return b""
-        if self.complete and not self._splitter.rest.strip():
+        rest = self._splitter.rest.strip()
+        if rest == b"data: [DONE]" or (self.complete and not rest):
             self.done = True
             return DONE
         raise UpstreamError("The upstream broke off in the middle of its answer.", code="upstream_broken")

@@ -1,0 +1,209 @@
+import asyncio
+import logging
+import re
+
+import pytest
+
+from stellwerk.api._guard import Routes
+from stellwerk.core.errors import RateLimited, Unauthenticated, UpstreamBroken
+from stellwerk.core.principal import ADMINS, CALLERS, OPEN, Principal, Role
+from stellwerk.http.router import Router
+from tests.port_fakes import ALICE, RecordedExchange
+
+VIEWER = Principal(key_id="key_viewer", name="eve", role=Role.VIEWER)
+
+
+class Keys:
+    def __init__(self) -> None:
+        self.known = {"sw-alice": ALICE, "sw-viewer": VIEWER}
+        self.new = {}
+        self.refreshed = 0
+
+    def authenticate(self, token):
+        if token not in self.known:
+            raise Unauthenticated("This API key is not valid.")
+        return self.known[token]
+
+    async def authenticate_or_refresh(self, token):
+        self.refreshed += 1
+        await asyncio.sleep(0)
+        self.known |= self.new
+        return self.authenticate(token)
+
+
+class Watch:
+    def __init__(self) -> None:
+        self.codes = []
+
+    def refused(self, code):
+        self.codes.append(code)
+
+
+class Site:
+    """A router with one guarded route, whose handler is `self.handle`."""
+
+    def __init__(self, access=CALLERS) -> None:
+        self.keys, self.watch, self.router, self.seen = Keys(), Watch(), Router(), []
+        self.routes = Routes(self.router, self.keys, self.watch)
+        self.routes.add("POST", "/do", access, self._pass_on)
+
+    async def _pass_on(self, request):
+        self.seen.append(request)
+        await self.handle(request)
+
+    async def handle(self, request):
+        request.exchange.respond(200, (), b"done")
+
+    async def ask(self, **headers):
+        exchange = RecordedExchange(
+            path="/do", headers={name.replace("_", "-").encode(): value for name, value in headers.items()}
+        )
+        await self.router.find("/do")["POST"](exchange)
+        return exchange
+
+
+@pytest.fixture
+def site():
+    return Site()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": b"Bearer sw-alice"},
+        {"authorization": b"bearer   sw-alice "},
+        {"x_api_key": b"sw-alice"},
+        {"api_key": b" sw-alice"},
+        {"authorization": b"Basic dXNlcjpwdw==", "x_api_key": b"sw-alice"},
+        {"authorization": b"Bearer ", "api_key": b"sw-alice"},
+    ],
+    ids="+".join,
+)
+async def test_a_key_is_found_in_every_usual_header(site, headers):
+    exchange = await site.ask(**headers)
+    assert exchange.status == 200
+    assert site.seen[0].caller is ALICE
+    assert site.keys.refreshed == 0
+
+
+@pytest.mark.parametrize("headers", [{}, {"authorization": b""}, {"authorization": b"Basic eA=="}, {"x_api_key": b" "}])
+async def test_no_key_is_refused_with_a_sentence_that_helps(site, headers):
+    exchange = await site.ask(**headers)
+    assert (exchange.status, exchange.json["error"]["code"]) == (401, "missing_api_key")
+    assert "Authorization: Bearer" in exchange.json["error"]["message"]
+    assert exchange.header("www-authenticate") == "Bearer"
+    assert site.watch.codes == ["missing_api_key"]
+    assert site.seen == []
+
+
+async def test_the_query_is_no_place_for_a_key(site):
+    exchange = RecordedExchange(path="/do", query=b"api_key=sw-alice&key=sw-alice")
+    await site.router.find("/do")["POST"](exchange)
+    assert exchange.status == 401
+
+
+async def test_an_unknown_key_is_looked_up_once_more_before_it_is_refused(site):
+    exchange = await site.ask(authorization=b"Bearer sw-unknown")
+    assert (exchange.status, exchange.json["error"]["code"]) == (401, "invalid_api_key")
+    assert b"sw-unknown" not in exchange.written
+    assert site.keys.refreshed == 1
+
+
+async def test_a_key_that_another_process_has_just_made_is_accepted(site):
+    site.keys.new["sw-new"] = ALICE
+    assert (await site.ask(authorization=b"Bearer sw-new")).status == 200
+    assert (await site.ask(authorization=b"Bearer sw-new")).status == 200
+    assert site.keys.refreshed == 1
+
+
+async def test_a_role_that_may_not_is_refused(site):
+    exchange = await site.ask(authorization=b"Bearer sw-viewer")
+    assert (exchange.status, exchange.json["error"]["code"]) == (403, "permission_denied")
+    assert site.seen == []
+    assert (await Site(ADMINS).ask(authorization=b"Bearer sw-alice")).status == 403
+
+
+async def test_an_open_route_asks_for_no_key_and_knows_nobody():
+    site = Site(OPEN)
+    assert (await site.ask()).status == 200
+    assert site.seen[0].principal is None
+    with pytest.raises(Unauthenticated):
+        _ = site.seen[0].caller
+
+
+@pytest.mark.parametrize("given", [b"trace-1", b"a", b"x" * 128, b"00-4bf92f3577b34da6a3ce929d0e0e4736-01"])
+async def test_a_sane_request_id_is_taken_over(site, given):
+    site.handle = refuse_with(RateLimited("Later.", retry_after=2))
+    exchange = await site.ask(authorization=b"Bearer sw-alice", x_request_id=given)
+    assert site.seen[0].id == given.decode()
+    assert exchange.header("x-request-id") == given.decode()
+
+
+@pytest.mark.parametrize(
+    "given", [b"", b"two words", b"x" * 129, b"tab\t", b"\xff", b"a\r\nset-cookie: b", b"a, b", None]
+)
+async def test_any_other_request_id_is_replaced(site, given):
+    await site.ask(authorization=b"Bearer sw-alice", **({} if given is None else {"x_request_id": given}))
+    assert re.fullmatch(r"req_[0-9a-f]{24}", site.seen[0].id)
+
+
+async def test_no_two_requests_share_an_id(site):
+    for _ in range(50):
+        await site.ask(authorization=b"Bearer sw-alice")
+    assert len({request.id for request in site.seen}) == 50
+
+
+def refuse_with(error, *, after=b""):
+    async def handle(request):
+        if after:
+            request.exchange.start(200, ())
+            request.exchange.write(after)
+        raise error
+
+    return handle
+
+
+async def test_a_gateway_error_is_rendered_once_with_its_headers(site):
+    site.handle = refuse_with(RateLimited("Too many.", retry_after=2))
+    exchange = await site.ask(authorization=b"Bearer sw-alice")
+    assert (exchange.status, exchange.header("retry-after"), exchange.finished) == (429, "2", 1)
+    assert exchange.json["error"]["message"] == "Too many."
+    assert site.watch.codes == ["rate_limit_exceeded"]
+
+
+async def test_an_unforeseen_failure_tells_the_client_nothing_and_the_log_everything(site, caplog):
+    site.handle = refuse_with(RuntimeError("password hunter2 in /srv/secret"))
+    with caplog.at_level(logging.ERROR):
+        exchange = await site.ask(authorization=b"Bearer sw-alice")
+    assert (exchange.status, exchange.json["error"]["code"]) == (500, "internal_error")
+    for word in (b"hunter2", b"/srv", b"RuntimeError", b"Traceback", b"sw-alice"):
+        assert word not in exchange.written
+    assert "hunter2" in caplog.text
+    assert "sw-alice" not in caplog.text
+    assert exchange.header("x-request-id") == caplog.records[0].fields["request_id"]
+
+
+@pytest.mark.parametrize("error", [UpstreamBroken("Broken."), RuntimeError("boom")], ids=["foreseen", "unforeseen"])
+async def test_a_failure_after_the_start_breaks_the_connection_instead_of_ending_the_body(site, error):
+    site.handle = refuse_with(error, after=b"half an ans")
+    exchange = await site.ask(authorization=b"Bearer sw-alice")
+    assert (exchange.broken, exchange.finished, exchange.written) == (True, 0, b"half an ans")
+    assert site.watch.codes == [getattr(error, "code", "internal_error")]
+
+
+async def test_a_cancelled_request_closes_its_connection(site):
+    reached = asyncio.Event()
+
+    async def wait(request):
+        reached.set()
+        await asyncio.Event().wait()
+
+    site.handle = wait
+    exchange = RecordedExchange(path="/do", headers={b"x-api-key": b"sw-alice"})
+    task = asyncio.ensure_future(site.router.find("/do")["POST"](exchange))
+    async with asyncio.timeout(5):
+        await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (exchange.broken, exchange.started) == (True, False)

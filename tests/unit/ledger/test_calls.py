@@ -1,0 +1,91 @@
+import msgspec
+import pytest
+
+from stellwerk.core.call import Operation
+from stellwerk.core.outcome import Outcome, Usage
+from stellwerk.ledger.calls import CallLedger, Totals
+
+OUTCOME = Outcome(
+    id="req_0123456789abcdef01234567",
+    at=1_700_000_000.25,
+    key_id="abcdefghij",
+    operation=Operation.CHAT,
+    model="openai/gpt-5",
+    provider="openai",
+    target="gpt-5",
+    stream=True,
+    status=200,
+    error=None,
+    attempts=2,
+    usage=Usage(input_tokens=100, output_tokens=20, cached_tokens=30, reasoning_tokens=5),
+    cost=1234,
+    duration=1.5,
+    first_byte=0.25,
+)
+REFUSED = msgspec.structs.replace(
+    OUTCOME,
+    operation=Operation.EMBEDDING,
+    provider=None,
+    target=None,
+    stream=False,
+    status=429,
+    error="rate_limit_exceeded",
+    attempts=0,
+    usage=None,
+    cost=None,
+    first_byte=None,
+)
+
+
+@pytest.fixture
+def ledger(database, writer):
+    return CallLedger(database, writer)
+
+
+@pytest.fixture
+def stored(writer):
+    """Waits until everything recorded so far is in the database."""
+    return lambda: writer.run(lambda connection: None)
+
+
+async def test_everything_about_a_call_is_kept(ledger, stored):
+    ledger.record(OUTCOME)
+    ledger.record(REFUSED)
+    await stored()
+    assert await ledger.recent(10) == [REFUSED, OUTCOME]
+    assert await ledger.recent(1) == [REFUSED]
+
+
+async def test_a_request_id_that_comes_twice_makes_two_rows(ledger, stored):
+    ledger.record(OUTCOME)
+    ledger.record(OUTCOME)
+    await stored()
+    assert len(await ledger.recent(10)) == 2
+
+
+async def test_absurd_numbers_of_an_upstream_do_not_cost_the_row(ledger, stored, writer):
+    absurd = Usage(input_tokens=10**30, output_tokens=1)
+    ledger.record(msgspec.structs.replace(OUTCOME, usage=absurd, cost=10**30))
+    await stored()
+    (row,) = await ledger.recent(10)
+    assert (row.usage.input_tokens, row.usage.output_tokens, row.cost) == (2**63 - 1, 1, 2**63 - 1)
+    assert writer.dropped == 0
+
+
+async def test_totals_are_sums_over_all_calls_or_over_those_of_a_key(ledger, stored):
+    assert await ledger.totals() == Totals()
+    for outcome in (OUTCOME, REFUSED, msgspec.structs.replace(OUTCOME, key_id="other", cost=1)):
+        ledger.record(outcome)
+    await stored()
+    assert await ledger.totals() == Totals(calls=3, input_tokens=200, output_tokens=40, cost=1235)
+    assert await ledger.totals("abcdefghij") == Totals(calls=2, input_tokens=100, output_tokens=20, cost=1234)
+
+
+def test_reports_by_time_and_by_key_use_an_index(database):
+    for question in ("at > 1", "key_id = 'a' AND at > 1"):
+        plan = database.read(
+            lambda connection, question=question: connection.exec_driver_sql(
+                f"EXPLAIN QUERY PLAN SELECT * FROM calls WHERE {question}"
+            ).all()
+        )
+        assert "USING INDEX ix_calls" in plan[0][3]
