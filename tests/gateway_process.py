@@ -1,4 +1,4 @@
-"""The whole application as a process of its own: tests start it, ask it over sockets, read what it leaves, and end it."""
+"""The whole application as a process of its own: started, asked, watched and ended by tests."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,8 +82,8 @@ class GatewayProcess:
 
     @property
     def children(self) -> list[int]:
-        listed = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-        return [int(pid) for pid in listed.split()]
+        """Every process that it started and that still runs."""
+        return [pid for pid, parent in _parents() if parent == self.pid]
 
     @property
     def resident_bytes(self) -> int:
@@ -198,6 +198,16 @@ async def running_gateway(
         yield gateway
     finally:
         end(gateway.process)
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        # A process may be gone before its file has been read.
+        with suppress(OSError):
+            # The name stands in brackets and may hold anything, blanks and brackets too.
+            state, parent, *_ = status.read_text().rpartition(")")[2].split()
+            if state != "Z":
+                yield int(status.parent.name), int(parent)
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:

@@ -128,7 +128,7 @@ class RecordedExchange:
 
 def events(written: bytes) -> list:
     """The data of a client's stream, JSON read."""
-    parts = written.split(b"\n\n")
+    parts = [part.lstrip(b"\n") for part in written.split(b"\n\n")]
     assert parts.pop() == b"", "the last event is not closed"
     texts = [part.removeprefix(b"data: ") for part in parts if part.startswith(b"data:")]
     return [text.decode() if text == b"[DONE]" else json.loads(text) for text in texts]

@@ -1,4 +1,4 @@
-"""A client that does nothing by itself: one connection, one request, and every byte of the answer in the test's hands."""
+"""A client that does nothing by itself: one connection, one request, the answer read as far as a test wants."""
 
 import asyncio
 import json

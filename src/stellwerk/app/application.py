@@ -38,6 +38,7 @@ from stellwerk.http.listener import Listener
 from stellwerk.http.pool import Pools, parse_base_url
 from stellwerk.http.router import Router
 from stellwerk.http.serving import Server, address_of, bind
+from stellwerk.http.upstream import UpstreamSettings
 from stellwerk.ledger.calls import CallLedger
 from stellwerk.ledger.prices import PriceBook, cost
 from stellwerk.limits.admit import Limits
@@ -205,12 +206,13 @@ class Application:
             if settings.key is not None:
                 self._logs.add_secret(settings.key)
             origin, _ = parse_base_url(settings.base_url)
-            seconds = each.first_byte_seconds
-            limits = base if seconds is None else msgspec.structs.replace(base, first_byte_seconds=seconds)
+            # A machine of one's own may have to load the model first, and reads long prompts slowly.
+            patience = config.upstream.total_seconds if settings.local else base.first_byte_seconds
+            pool = self._pools.pool(origin, _with_patience(base, each.first_byte_seconds, patience))
             if self._plans.get(name) == each:
                 provider = self._providers[name]
             else:
-                provider = OpenAICompatible(settings, self._pools.pool(origin, limits), self._clock)
+                provider = OpenAICompatible(settings, pool, self._clock)
             providers[name] = provider
             lister: Lister = provider
             if each.ollama_url is not None:
@@ -219,7 +221,8 @@ class Application:
                 Source(lister=lister, open=each.any_model, listed=settings.lists_models or bool(settings.models))
             )
         if config.engines.enabled:
-            providers[Local.name] = Local(self._engines, self._pools.pool, self._clock)
+            local = _with_patience(base, None, config.upstream.total_seconds)
+            providers[Local.name] = Local(self._engines, lambda origin: self._pools.pool(origin, local), self._clock)
         self._discovery.configure(sources=sources, aliases=cut.aliases(config))
         self._plans = planned
         self._providers = providers
@@ -332,3 +335,9 @@ class Application:
         for slot in self._engines.status():
             states[slot.state] = states.get(slot.state, 0) + 1
         return states
+
+
+def _with_patience(base: UpstreamSettings, configured: float | None, otherwise: float) -> UpstreamSettings:
+    """The settings with the seconds that this upstream has until its first byte."""
+    seconds = otherwise if configured is None else configured
+    return base if seconds == base.first_byte_seconds else msgspec.structs.replace(base, first_byte_seconds=seconds)

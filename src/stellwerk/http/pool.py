@@ -60,7 +60,7 @@ class Pool:
         self, origin: Origin, settings: UpstreamSettings, watch: PoolWatch, tls: Callable[[], ssl.SSLContext]
     ) -> None:
         self.origin = origin
-        self._settings = settings
+        self.settings = settings
         self._watch = watch
         self._tls = tls
         self._idle: list[UpstreamConnection] = []
@@ -92,7 +92,7 @@ class Pool:
         return None
 
     async def _connect(self) -> UpstreamConnection:
-        settings = self._settings
+        settings = self.settings
         waiting = False
         try:
             async with asyncio.timeout(settings.connect_seconds):
@@ -121,7 +121,7 @@ class Pool:
             ) from None
 
     def _is_full(self) -> bool:
-        return len(self._all) + self._dialling >= self._settings.connections
+        return len(self._all) + self._dialling >= self.settings.connections
 
     async def _dial(self) -> UpstreamConnection:
         """Opens a connection on a place that is already counted in `_dialling`."""
@@ -129,7 +129,7 @@ class Pool:
         secure = origin.scheme == "https"
         try:
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: UpstreamConnection(self._settings, self._keep, self._forget),
+                lambda: UpstreamConnection(self.settings, self._keep, self._forget),
                 origin.host,
                 origin.port,
                 ssl=self._tls() if secure else None,
@@ -167,7 +167,7 @@ class Pool:
             if not waiter.done():
                 waiter.set_result(connection)
                 return
-        if self._closed or len(self._idle) >= self._settings.idle_connections:
+        if self._closed or len(self._idle) >= self.settings.idle_connections:
             connection.close()
         else:
             self._idle.append(connection)
@@ -218,10 +218,15 @@ class Pools:
         self._context: ssl.SSLContext | None = None
 
     def pool(self, origin: Origin, settings: UpstreamSettings | None = None) -> Pool:
-        """The pool of an origin; made at first use. Origins come from the configuration, never from a request."""
+        """The pool of an origin; made at first use. Origins come from the configuration, never from a request.
+
+        `settings` hold for connections that are opened from now on, in place of those that the pool had.
+        """
         pool = self._pools.get(origin)
         if pool is None:
             pool = self._pools[origin] = Pool(origin, settings or self._settings, self._watch, self._tls)
+        elif settings is not None:
+            pool.settings = settings
         return pool
 
     def _tls(self) -> ssl.SSLContext:

@@ -39,6 +39,8 @@ class _PassedRequests(HttpToolsProtocol):
     """uvicorn's own protocol, behind our guard: it sees whole heads only and reports when it has answered."""
 
     answered: Callable[[], None]
+    cycle: Any
+    """None before the first request."""
 
     def on_message_begin(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
@@ -347,7 +349,7 @@ class ServerProtocol(asyncio.Protocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._read = self._drop
-        self._deadline = self.loop.time() + _LINGER_SECONDS
+        self._deadline = self._in(_LINGER_SECONDS)
         self._stalled_until = self._deadline
 
     def _drop(self, data: bytes) -> None:

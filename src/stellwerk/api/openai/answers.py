@@ -70,8 +70,9 @@ class Renaming:
 
     def __call__(self, data: bytes) -> bytes:
         for old, new in self._pairs:
+            # Both spellings may meet: an event that was completed is written anew.
             if old in data:
-                return data.replace(old, new)
+                data = data.replace(old, new)
         return data
 
 
