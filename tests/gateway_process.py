@@ -1,6 +1,7 @@
 """The whole application as a process of its own: started, asked, watched and ended by tests."""
 
 import asyncio
+import inspect
 import json
 import os
 import signal
@@ -23,13 +24,18 @@ ALONE = {"engines": {"enabled": False}, "discovery": {"environment": False, "oll
 """A gateway that only knows what a test configures."""
 
 
-async def wait_until(predicate: Callable[[], object], seconds: float = DEADLINE) -> Any:
-    """Waits for something that nobody announces, and returns what `predicate` returned."""
-    end = time.monotonic() + seconds
-    while not (found := predicate()):
-        assert time.monotonic() < end, f"not within {seconds} s: {getattr(predicate, '__name__', predicate)}"
-        await asyncio.sleep(0.005)
-    return found
+async def wait_until(predicate: Callable[[], Any], seconds: float = DEADLINE) -> Any:
+    """Waits for something that nobody announces, and returns what `predicate`, plain or async, has found."""
+    end, pause = time.monotonic() + seconds, 0.005
+    while True:
+        found = predicate()
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return found
+        assert time.monotonic() < end, f"not within {seconds} s"
+        await asyncio.sleep(pause)
+        pause = min(1.5 * pause, 0.1)
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -125,7 +125,14 @@ async def listening(settings: GuardSettings | None = None, *, plain: bool = Fals
     if plain:
         server = PlainServer(
             uvicorn.Config(
-                application, http="httptools", ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=5
+                application,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=5,
             )
         )
     else:

@@ -33,9 +33,9 @@ def rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 class Block(nn.Module):
     """Attention, then feed-forward, each behind its norm and added to the stream."""
 
-    def __init__(self, shape: Shape, dropout: float) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.shape, self.dropout = shape, nn.Dropout(dropout)
+        self.shape = shape
         self.attn_norm = nn.RMSNorm(shape.width, eps=shape.epsilon)
         self.ffn_norm = nn.RMSNorm(shape.width, eps=shape.epsilon)
         self.attn_q = nn.Linear(shape.width, shape.heads * shape.head, bias=False)
@@ -62,19 +62,19 @@ class Block(nn.Module):
         return self.attn_output(mixed.transpose(1, 2).reshape(rows, length, shape.heads * shape.head))
 
     def forward(self, stream: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        stream = stream + self.dropout(self.attend(self.attn_norm(stream), cosine, sine))
+        stream = stream + self.attend(self.attn_norm(stream), cosine, sine)
         normed = self.ffn_norm(stream)
-        return stream + self.dropout(self.ffn_down(functional.silu(self.ffn_gate(normed)) * self.ffn_up(normed)))
+        return stream + self.ffn_down(functional.silu(self.ffn_gate(normed)) * self.ffn_up(normed))
 
 
 class Network(nn.Module):
     """Token ids in, last hidden states out; `logits` turns the chosen ones into scores."""
 
-    def __init__(self, shape: Shape, dropout: float = 0.1) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
-        self.blocks = nn.ModuleList(Block(shape, dropout) for _ in range(shape.layers))
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = nn.RMSNorm(shape.width, eps=shape.epsilon)
         self.start()
         speeds = shape.rope_base ** (-torch.arange(0, shape.head, 2) / shape.head)

@@ -146,7 +146,7 @@ def learning_rate(step: int, recipe: Recipe) -> float:
 def make_optimizer(network: Network, recipe: Recipe) -> torch.optim.AdamW:
     matrices = [weight for weight in network.parameters() if weight.dim() > 1]
     vectors = [weight for weight in network.parameters() if weight.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98))
 
 
@@ -164,7 +164,7 @@ def train(network: Network, batches: Batches, recipe: Recipe) -> None:
     began, seen, smooth = time.monotonic(), 0, 0.0
     for step in range(recipe.steps):
         # Answers are learned whole first; once they sit, most of them can be cut short.
-        ids, labels = batches.next(shorten=0.0 if step < recipe.steps // 12 else 0.75)
+        ids, labels = batches.next(shorten=0.0 if step < recipe.steps // 12 else 0.85)
         rate = learning_rate(step, recipe)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -205,12 +205,12 @@ def examine(network: Network, chat: Chat, conversations: Conversations) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, default=SHIPPED, help="the GGUF file to write")
-    parser.add_argument("--steps", type=int, default=6000, help="training steps")
-    parser.add_argument("--tokens", type=int, default=3072, help="tokens per step")
+    parser.add_argument("--steps", type=int, default=4500, help="training steps")
+    parser.add_argument("--tokens", type=int, default=2048, help="tokens per step")
     parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
     parser.add_argument("--vocabulary", type=int, default=2048, help="tokens in the vocabulary")
     parser.add_argument("--seed", type=int, default=11, help="start of all chance")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
     return parser.parse_args()
 
 

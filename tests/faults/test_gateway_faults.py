@@ -48,9 +48,10 @@ async def obstacles(gateway: GatewayProcess) -> tuple[int, list[str]]:
 
 
 async def reaches(gateway: GatewayProcess, wanted: tuple[int, list[str]]) -> None:
-    async with asyncio.timeout(20):
-        while await obstacles(gateway) != wanted:
-            await wait_until(lambda: True)
+    async def has_come() -> bool:
+        return await obstacles(gateway) == wanted
+
+    await wait_until(has_come)
 
 
 async def slots(gateway: GatewayProcess) -> dict[str, int]:
@@ -91,7 +92,8 @@ async def test_an_engine_killed_in_the_middle_of_a_stream_ends_it_with_an_error(
 async def test_no_child_is_left_five_seconds_after_the_gateway_was_killed(tmp_path, models):
     async with running_gateway(tmp_path, with_engines(models)) as gateway:
         assert await ask(gateway, "chat") == 200
-        assert (await post(gateway.port, ADMIN_KEY, {"model": "embedding", "input": "a"}, "/v1/embeddings")).status == 200
+        body = {"model": "embedding", "input": "a"}
+        assert (await post(gateway.port, ADMIN_KEY, body, "/v1/embeddings")).status == 200
         children = gateway.children
         assert set((await slots(gateway)).values()) <= set(children)
         assert len(children) >= 2
@@ -129,14 +131,15 @@ class Paused:
     """An upstream whose streams wait in their middle until they are told to go on."""
 
     def __init__(self) -> None:
-        self.running = 0
         self.go_on = asyncio.Event()
 
     async def __call__(self, talk: Talk) -> None:
         await talk.start_stream()
         await talk.event(chunk("Hel"))
-        self.running += 1
-        await self.go_on.wait()
+        waiting = {asyncio.ensure_future(event.wait()) for event in (self.go_on, talk.left)}
+        _, others = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for other in others:
+            other.cancel()
         await talk.event(chunk("lo", finish="stop"))
         await talk.event(usage_chunk())
         await talk.finish_stream()

@@ -157,7 +157,12 @@ class Application:
         self._limits = Limits(cut.limit_settings(config), clock)
         self._pools = Pools(cut.upstream_settings(config), self._metrics, clock)
         self._fetch = Fetch(self._pools, clock)
-        self._engines = Slots(cut.slot_settings(config, self._data), clock, self._environ)
+        self._engines = Slots(
+            cut.slot_settings(config, self._data),
+            clock,
+            self._environ,
+            lambda: self._discovery.publish(),  # noqa: PLW0108  # discovery needs the engines and is made after them
+        )
         self._dispatch = Dispatch(self._providers, self._metrics, config.upstream.attempts)
         self._discovery = Discovery(
             self._catalogue,
@@ -218,16 +223,21 @@ class Application:
             if each.ollama_url is not None:
                 lister = Ollama(self._fetch, address=each.ollama_url, name=name)
             sources.append(
-                Source(lister=lister, open=each.any_model, listed=settings.lists_models or bool(settings.models))
+                Source(
+                    lister=lister,
+                    open=each.any_model,
+                    listed=settings.lists_models or bool(settings.models),
+                    known=provider.configured_models() if isinstance(provider, OpenAICompatible) else (),
+                )
             )
         if config.engines.enabled:
             local = _with_patience(base, None, config.upstream.total_seconds)
             providers[Local.name] = Local(self._engines, lambda origin: self._pools.pool(origin, local), self._clock)
+        self._price_vendors = {name: each.price_vendor for name, each in planned.items() if each.price_vendor}
         self._discovery.configure(sources=sources, aliases=cut.aliases(config))
         self._plans = planned
         self._providers = providers
         self._dispatch.providers = providers
-        self._price_vendors = {name: each.price_vendor for name, each in planned.items() if each.price_vendor}
 
     def _price(self, provider: str, model: str) -> Price | None:
         vendor = self._price_vendors.get(provider)
@@ -259,9 +269,14 @@ class Application:
         self._server.stop()
 
     async def _discover(self) -> None:
-        if self._price_vendors:
-            await self._prices.load()
+        await self._load_prices()
         await self._discovery.run()
+
+    async def _load_prices(self) -> None:
+        """Only once somebody has a price: importing them takes half a second and much memory."""
+        if self._price_vendors and not self._prices.loaded:
+            await self._prices.load()
+            self._discovery.publish()
 
     async def _sweep(self) -> None:
         while True:
@@ -276,7 +291,9 @@ class Application:
 
     def _stop(self) -> None:
         """The first signal lets running answers finish, the second does not."""
-        self._server.stop(now=self._stopping or self._server.should_exit)
+        again = self._server.should_exit
+        _log.info("stopping%s; running calls: %d", " at once" if again else "", self._gateway.in_flight)
+        self._server.stop(now=again)
 
     # --- a changed config
 
@@ -288,6 +305,9 @@ class Application:
             _log.warning("a restart is needed for: %s", ", ".join(needed))
         config = msgspec.structs.replace(config, listen=self._config.listen, engines=self._config.engines)
         self._take_upstreams(config)
+        pricing = asyncio.ensure_future(self._load_prices())
+        self._tasks.add(pricing)
+        pricing.add_done_callback(self._tasks.discard)
         self._guard.settings = cut.guard_settings(config)
         self._limits.replace(cut.limit_settings(config))
         self._logs.apply(cut.log_settings(config))

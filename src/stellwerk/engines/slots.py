@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,6 +28,8 @@ log = logging.getLogger("stellwerk.engines")
 DEMO_MODEL = Path(__file__).with_name("demo") / "stellwerk-demo.gguf"
 
 _RETRY = 5.0
+_FIRST_LOOK = 1.0
+"""Seconds that the start waits for the folder; a slow disk must not keep the gateway from its other models."""
 
 
 class SlotSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,11 +52,21 @@ class SlotSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Slots:
     """Owns all engines; fills the port `Engines`. Lives on one event loop, from `start` to `stop`."""
 
-    def __init__(self, settings: SlotSettings, clock: Clock, environment: Mapping[str, str]) -> None:
-        """`environment` is the gateway's own; engines receive the part of it that holds no secret."""
+    def __init__(
+        self,
+        settings: SlotSettings,
+        clock: Clock,
+        environment: Mapping[str, str],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`environment` is the gateway's own; engines receive the part of it that holds no secret.
+
+        `changed` is called on the event loop whenever `models` has other members than before.
+        """
         self._settings = settings
         self._clock = clock
         self._environment = environment
+        self._changed = changed
         self._files = ModelFiles(settings.folder, settings.bundled)
         self._bundled = frozenset(path.stem for path in settings.bundled)
         self._shelf = Shelf(files={}, broken={})
@@ -67,8 +79,10 @@ class Slots:
         self._stopped = False
 
     async def start(self) -> None:
-        """Returns at once; the folder is read and `preload` is loaded in the background."""
-        self._watching = asyncio.create_task(self._watch_folder(), name="models folder")
+        """Returns when the folder has been read, or soon if that takes long; `preload` is loaded in the background."""
+        first_look = asyncio.create_task(self._scan(), name="first look into the models folder")
+        self._watching = asyncio.create_task(self._watch_folder(first_look), name="models folder")
+        await asyncio.wait({first_look}, timeout=_FIRST_LOOK)
 
     async def stop(self) -> None:
         """Ends every engine within the grace; requests should have been drained before."""
@@ -208,8 +222,8 @@ class Slots:
         tenants = (slot.tenant for slot in self._slots if slot.tenant is not None)
         return next((tenant for tenant in tenants if tenant.file.id == model), None)
 
-    async def _watch_folder(self) -> None:
-        await self._scan()
+    async def _watch_folder(self, first_look: asyncio.Task[None]) -> None:
+        await first_look
         for model in self._settings.preload:
             file = self._shelf.files.get(model)
             if file is not None:
@@ -221,9 +235,12 @@ class Slots:
 
     async def _scan(self) -> None:
         async with self._scanning:
+            before = self._shelf.files
             self._shelf = await asyncio.to_thread(self._files.scan)
             self._scanned = self._clock.monotonic()
         self._holds.forget(frozenset(self._shelf.files))
+        if self._shelf.files != before:
+            self._changed()
 
 
 def _unavailable(message: str, code: str, retry_after: float | None = _RETRY) -> Unavailable:

@@ -1,6 +1,7 @@
 """Connections to upstreams, kept open between requests."""
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +14,9 @@ import msgspec
 from stellwerk.core.clock import Clock
 from stellwerk.core.errors import Unavailable, UpstreamError, UpstreamTimeout
 from stellwerk.http.upstream import Answer, ConnectionDied, UpstreamConnection, UpstreamSettings
+
+_PRINTABLE = re.compile(r"[\x21-\x7e]*")
+_HOST = re.compile(r"(?=.{1,253}$)(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?|[0-9a-f.]*:[0-9a-f:.]*")
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +36,9 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_base_url(url: str) -> tuple[Origin, str]:
     """Splits a base URL into origin and path without a closing slash. Raises ValueError saying what is wrong."""
+    # urlsplit drops line ends without a word, and everything else here would end up in a request's head.
+    if _PRINTABLE.fullmatch(url) is None:
+        raise ValueError("a base URL has no spaces and no characters outside ASCII")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
         raise ValueError("a base URL starts with http:// or https://")
@@ -39,8 +46,10 @@ def parse_base_url(url: str) -> tuple[Origin, str]:
         raise ValueError("a base URL carries no user name and no password")
     if parts.query or parts.fragment:
         raise ValueError("a base URL has no query and no fragment")
-    if not parts.hostname:
+    if not parts.hostname or _HOST.fullmatch(parts.hostname) is None:
         raise ValueError("a base URL names a host")
+    if parts.port == 0:
+        raise ValueError("a base URL has a port between 1 and 65535")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return Origin(scheme=parts.scheme, host=parts.hostname, port=port), parts.path.rstrip("/")
 

@@ -123,10 +123,14 @@ class OpenAICompatible:
     def events(self, answer: UpstreamAnswer, wire: Wire, *, stream: bool) -> AsyncIterator[Event]:
         return read_events(answer, wire, stream=stream)
 
+    def configured_models(self) -> tuple[Model, ...]:
+        """What the settings say that it offers; empty when it has to be asked."""
+        return tuple(self._model(_Listed(id=name)) for name in self._settings.models)
+
     async def models(self) -> Sequence[Model]:
         settings = self._settings
         if settings.models:
-            return [self._model(_Listed(id=name)) for name in settings.models]
+            return self.configured_models()
         if not settings.lists_models:
             return []
         deadline = self._clock.monotonic() + _DISCOVERY_SECONDS

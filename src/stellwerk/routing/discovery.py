@@ -38,6 +38,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Names after its slash lead to it even when its list does not contain them."""
     listed: bool = True
     """It can be asked at all; otherwise its models are only known by being asked for."""
+    known: tuple[Model, ...] = ()
+    """What it offers as far as that is known without asking."""
 
 
 class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +86,7 @@ class Discovery:
         self._lists: dict[str, tuple[Model, ...]] = {}
         self._statuses: dict[str, SourceStatus] = {}
         self._published_local: tuple[Model, ...] = ()
+        self._edition = 0
         self._turn = asyncio.Lock()
         self._wake = asyncio.Event()
         self._sources: dict[str, Source] = {}
@@ -98,14 +101,19 @@ class Discovery:
         alias_order(aliases)
         self._sources = {source.lister.name: source for source in sources}
         self._aliases = dict(aliases)
-        self._lists = {name: models for name, models in self._lists.items() if name in self._sources}
+        self._lists = {name: source.known or self._lists.get(name, ()) for name, source in self._sources.items()}
         self._statuses = {
             name: self._statuses.get(name, SourceStatus(name=name, models=0))
             for name, source in self._sources.items()
             if source.listed
         }
-        self._catalogue.swap(self._builder()())
+        self.publish()
         self._wake.set()
+
+    def publish(self) -> None:
+        """Local models or prices have changed; the catalogue knows when this returns."""
+        self._edition += 1
+        self._catalogue.swap(self._builder()())
 
     async def run(self) -> None:
         """Refreshes for ever, at once and then every `refresh_seconds`."""
@@ -162,10 +170,11 @@ class Discovery:
             return None, f"Its answer could not be used ({type(error).__name__})."
 
     async def _publish(self) -> None:
-        configured = self._sources
+        edition = self._edition
         # Thousands of models take long enough to sort in that running streams would feel it.
         snapshot = await asyncio.to_thread(self._builder())
-        if configured is self._sources:
+        # What was published meanwhile was made from the same lists, and from newer settings.
+        if edition == self._edition:
             self._catalogue.swap(snapshot)
 
     def _local_models(self) -> tuple[Model, ...]:

@@ -248,7 +248,8 @@ class _QueueHandler(logging.Handler):
         ours = getattr(logging, level.upper())
         logging.getLogger().setLevel(max(ours, logging.WARNING))
         logging.getLogger("stellwerk").setLevel(ours)
-        logging.getLogger("uvicorn").setLevel(max(ours, logging.INFO))
+        # What it says below a warning, the application says itself.
+        logging.getLogger("uvicorn").setLevel(max(ours, logging.WARNING))
         # Every call has its own line, and uvicorn's would show the query.
         logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)
 

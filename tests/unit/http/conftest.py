@@ -1,12 +1,24 @@
 """Listeners and pools on real sockets."""
 
+import asyncio
 import contextlib
 
 import pytest
+import uvloop
 
 from stellwerk.http.guard import GuardSettings
 from tests.running_listener import Running, listening
 from tests.upstream_calls import Calls, RawUpstream
+
+# The gateway runs on uvloop where there is one and on asyncio's own loop elsewhere; their transports differ.
+ON_BOTH_LOOPS = {"test_pool.py", "test_upstream.py"}
+
+
+def pytest_asyncio_loop_factories(config, item):
+    loops = {"asyncio": asyncio.new_event_loop}
+    if item.path.name in ON_BOTH_LOOPS:
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def test_details_of_other_libraries_are_not_asked_for(logged):
 
 def test_uvicorn_speaks_through_it_and_its_access_log_is_silent(logged):
     def action(_):
-        logging.getLogger("uvicorn.error").info("started")
+        logging.getLogger("uvicorn.error").warning("started")
         logging.getLogger("uvicorn.access").info("GET /?key=canary")
 
     assert [json.loads(line)["message"] for line in logged(action)] == ["started"]

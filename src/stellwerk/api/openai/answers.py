@@ -1,6 +1,7 @@
 """Whole answers: made complete, given the name that the client asked for, and counted."""
 
 import base64
+import re
 import struct
 from typing import Any
 
@@ -76,30 +77,55 @@ class Renaming:
         return data
 
 
+# What OpenAI's schema lets be absent and not be null; vLLM and Mistral write null all the same.
+_NEVER_NULL = (
+    "annotations",
+    "completion_tokens_details",
+    "function_call",
+    "prompt_tokens_details",
+    "system_fingerprint",
+    "tool_calls",
+    "usage",
+)
+_NULL = re.compile(rb'"(?:%b)":\s*null' % "|".join(_NEVER_NULL).encode())
+
+
 def complete_chat(body: bytes) -> bytes:
     """Adds what OpenAI's schema requires of a chat completion and some upstreams leave out."""
-    if b'"refusal"' in body and b'"logprobs"' in body:
+    if b'"refusal"' in body and b'"logprobs"' in body and _NULL.search(body) is None:
         return body
-    answer = _decode_whole(body)
+    answer = _decode_complete(body)
     for choice in answer["choices"]:
-        if isinstance(choice, dict):
-            choice.setdefault("logprobs", None)
-            message = choice.get("message")
-            if isinstance(message, dict):
-                message.setdefault("content", None)
-                message.setdefault("refusal", None)
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if isinstance(message, dict):
+            message.setdefault("content", None)
+            message.setdefault("refusal", None)
+            _drop_nulls(message)
     return msgspec.json.encode(answer)
 
 
 def complete_completion(body: bytes) -> bytes:
     """The same for a text completion."""
-    if b'"logprobs"' in body:
+    if b'"logprobs"' in body and _NULL.search(body) is None:
         return body
+    return msgspec.json.encode(_decode_complete(body))
+
+
+def _decode_complete(body: bytes) -> dict[str, Any]:
     answer = _decode_whole(body)
+    _drop_nulls(answer)
+    _drop_nulls(answer.get("usage"))
     for choice in answer["choices"]:
         if isinstance(choice, dict):
             choice.setdefault("logprobs", None)
-    return msgspec.json.encode(answer)
+    return answer
+
+
+def _drop_nulls(part: Any) -> None:
+    if isinstance(part, dict):
+        for name in _NEVER_NULL:
+            if name in part and part[name] is None:
+                del part[name]
 
 
 def encode_vectors(body: bytes) -> bytes:

@@ -109,6 +109,7 @@ class EmbeddingBody(msgspec.Struct, kw_only=True):
 
 
 _Body = TypeVar("_Body")
+_LONGEST_REASON = 200
 _AT = re.compile(r" - at `(?:key in )?\$(?P<path>[^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -161,8 +162,10 @@ def _explain(text: str) -> BadRequest:
     if not path:
         return BadRequest(f"The request body must be a JSON object: {what}.", code="invalid_type")
     code = "invalid_type" if what.startswith("Expected `") and ", got `" in what else "invalid_value"
-    return BadRequest(f"Invalid value for '{path}': {_lower_first(what)}.", param=path, code=code)
+    return BadRequest(f"Invalid value for '{path}': {_shown(what)}.", param=path, code=code)
 
 
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
+def _shown(text: str) -> str:
+    """What is wrong as the rest of a sentence; it may repeat a value of the client, which may be megabytes."""
+    cut = text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
+    return cut[:1].lower() + cut[1:]

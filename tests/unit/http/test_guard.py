@@ -1,0 +1,183 @@
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stellwerk.core.errors import BadRequest, GatewayError, HeaderTooLarge, TooLarge, UnsupportedMedia
+from stellwerk.http.guard import Guard, GuardSettings, check_path, join_fields
+
+NAMES = ("my.example", "Other.Example.")
+
+
+def check_host(host: bytes, names=NAMES):
+    Guard(GuardSettings(allowed_hosts=names)).check_head(b"/", "1.1", {b"host": host}, 1)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *[b"localhost", b"LOCALHOST:4000", b"localhost.", b"a.localhost", b"127.0.0.1", b"127.0.0.1:80", b"10.1.2.3"],
+        *[b"[::1]", b"[::1]:4000", b"[2001:db8::7]", b"[::ffff:127.0.0.1]:1", b"my.example", b"MY.example.:443"],
+        *[b"other.example", b"0.0.0.0:4000", b"[::]"],
+    ],
+)
+def test_addresses_localhost_and_allowed_names_may_be_hosts(host):
+    check_host(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [
+        *[(host, "host_not_allowed") for host in (b"evil.example", b"my.example.evil", b"notmy.example", b"x")],
+        *[(host, "host_not_allowed") for host in (b"localhost.evil", b"127.0.0.1.evil", b"xlocalhost", b"1.2.3")],
+        *[(host, "host_not_allowed") for host in (b"999.1.1.1", b"0x7f.0.0.1", b"2130706433", b"...", b"-")],
+        *[(host, "invalid_host") for host in (b"", b" ", b"localhost ", b" localhost", b"local host", b"localhost:")],
+        *[(host, "invalid_host") for host in (b"localhost:port", b"localhost:123456", b"localhost:-1", b"user@localhost")],
+        *[(host, "invalid_host") for host in (b"localhost/", b"localhost?", b"localhost#", b"localhost\\", b"http://localhost")],
+        *[(host, "invalid_host") for host in (b"localhost,evil", b"localhost, localhost", b"::1", b"[::1", b"::1]", b"[]")],
+        *[(host, "invalid_host") for host in (b"[localhost]", b"[::1%25eth0]", b"loc\xe4lhost", b"localhost\0", b"%6c", b"a" * 254)],
+    ],
+)
+def test_other_hosts_are_refused(host, code):
+    with pytest.raises(BadRequest) as caught:
+        check_host(host)
+    assert caught.value.code == code
+
+
+def test_every_name_may_be_allowed_but_none_that_is_invalid():
+    check_host(b"anything.example", ("*",))
+    with pytest.raises(BadRequest):
+        check_host(b"any thing", ("*",))
+
+
+@given(st.binary(max_size=40))
+def test_only_known_names_and_addresses_pass_whatever_a_host_holds(host):
+    try:
+        check_host(host)
+    except BadRequest as error:
+        assert error.code in ("invalid_host", "host_not_allowed")
+        return
+    name = host.decode("ascii").lower()
+    name = name[1 : name.index("]")] if name.startswith("[") else name.partition(":")[0]
+    name = name.rstrip(".")
+    if name not in ("localhost", "my.example", "other.example") and not name.endswith(".localhost"):
+        ipaddress.ip_address(name)
+
+
+@given(st.ip_addresses(), st.none() | st.integers(0, 65535))
+def test_every_address_passes(address, port):
+    host = f"[{address}]" if address.version == 6 else str(address)
+    check_host((host if port is None else f"{host}:{port}").encode())
+
+
+def test_the_memory_of_accepted_hosts_is_bounded():
+    guard = Guard(GuardSettings(allowed_hosts=("*",)))
+    for number in range(2000):
+        guard.check_head(b"/", "1.1", {b"host": b"h%d.example" % number}, 1)
+    assert len(guard._known_hosts) <= 256
+
+
+@pytest.mark.parametrize(
+    ("target", "version", "headers", "fields", "error"),
+    [
+        (b"/" + b"x" * 9, "1.1", {b"host": b"localhost"}, 4, None),
+        (b"/" + b"x" * 10, "1.1", {b"host": b"localhost"}, 4, "url_too_long"),
+        (b"/", "1.1", {b"host": b"localhost"}, 5, "header_too_large"),
+        (b"", "1.1", {b"host": b"localhost"}, 1, "invalid_path"),
+        (b"*", "1.1", {b"host": b"localhost"}, 1, "invalid_path"),
+        (b"x:1", "1.1", {b"host": b"localhost"}, 1, "invalid_path"),
+        (b"http://a/", "1.1", {b"host": b"localhost"}, 1, "invalid_path"),
+        (b"/", "1.1", {}, 0, "invalid_host"),
+        (b"/", "1.0", {}, 0, None),
+        (b"/", "1.0", {b"host": b"evil.example"}, 1, "host_not_allowed"),
+        (b"/", "1.0", {b"transfer-encoding": b"chunked"}, 1, "invalid_http"),
+        (b"/", "2.0", {b"host": b"localhost"}, 1, "invalid_http"),
+        (b"/", "0.9", {b"host": b"localhost"}, 1, "invalid_http"),
+    ],
+)
+def test_a_head_is_checked(target, version, headers, fields, error):
+    guard = Guard(GuardSettings(head_fields=4, target_bytes=10))
+    if error is None:
+        guard.check_head(target, version, headers, fields)
+        return
+    with pytest.raises((BadRequest, HeaderTooLarge)) as caught:
+        guard.check_head(target, version, headers, fields)
+    assert caught.value.code == error
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, 0),
+        ({b"content-length": b"0"}, 0),
+        ({b"content-length": b"100"}, 100),
+        ({b"content-length": b"101"}, TooLarge),
+        ({b"transfer-encoding": b"chunked"}, None),
+        ({b"transfer-encoding": b"Chunked"}, None),
+        ({b"transfer-encoding": b"gzip, chunked"}, BadRequest),
+        ({b"transfer-encoding": b"identity"}, BadRequest),
+        ({b"content-encoding": b"identity", b"content-length": b"5"}, 5),
+        ({b"content-encoding": b"gzip", b"content-length": b"5"}, UnsupportedMedia),
+        ({b"content-encoding": b"br"}, UnsupportedMedia),
+    ],
+)
+def test_a_body_is_checked(headers, expected):
+    guard = Guard(GuardSettings(body_bytes=100))
+    if isinstance(expected, type) and issubclass(expected, GatewayError):
+        with pytest.raises(expected):
+            guard.check_body(headers)
+    else:
+        assert guard.check_body(headers) == expected
+
+
+@pytest.mark.parametrize(
+    "path", [b"/", b"/a", b"/a/", b"/a.b/c", b"/a%20b", b"/.well-known/x", b"/...", b"/a..b", b"/a.", b"/~u/@x,y=1&z!"]
+)
+def test_honest_paths_pass(path):
+    check_path(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *[b"//", b"/a//b", b"/..", b"/a/..", b"/a/../b", b"/.", b"/./a", b"/a/.", b"/%2e%2e/a", b"/a%2Fb", b"/a%2fb"],
+        *[b"/a%5cb", b"/a\\b", b"/a%00", b"/a;b", b"/a b", b"/a\tb", b"/a\x7f", b"/\xff", b"/a\0", b"/a#b", b"/%2E"],
+    ],
+)
+def test_paths_with_two_meanings_are_refused(path):
+    with pytest.raises(BadRequest) as caught:
+        check_path(path)
+    assert caught.value.code == "invalid_path"
+
+
+@given(st.lists(st.sampled_from(["a", ".", "..", "%2e", "%2E", "%2f", "%5C", "\\", "/", ";", "#", "%41", "b.c"])))
+def test_a_path_that_passes_names_the_same_place_for_every_reader(parts):
+    path = "/" + "".join(parts)
+    try:
+        check_path(path.encode())
+    except BadRequest:
+        return
+    decoded = path.replace("%41", "A")
+    assert "%" not in decoded
+    assert "\\" not in decoded
+    assert not {".", ".."} & set(decoded.split("/"))
+    assert "" not in decoded.split("/")[1:-1]
+
+
+def test_repeated_fields_are_joined_in_their_order():
+    head = b"\r\nGET / HTTP/1.1\r\nA: 1\r\nHost: localhost\r\na: 2 \r\nB:\r\nA:\t3\r\n\r\n"
+    assert join_fields(head) == {b"a": b"1, 2, 3", b"host": b"localhost", b"b": b""}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *[b"Host", b"authorization", b"X-API-Key", b"api-key", b"Content-Type", b"Content-Length"],
+        *[b"Transfer-Encoding", b"Content-Encoding"],
+    ],
+)
+def test_a_field_that_decides_something_may_stand_only_once(name):
+    with pytest.raises(BadRequest) as caught:
+        join_fields(b"GET / HTTP/1.1\r\n%b: a\r\nX: 1\r\n%b: a\r\n\r\n" % (name, name.swapcase()))
+    assert caught.value.code == "repeated_header"

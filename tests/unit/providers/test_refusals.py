@@ -1,0 +1,107 @@
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stellwerk.core.errors import GatewayError
+from stellwerk.providers._refusals import clean_message, parse_retry_after, read_refusal
+
+KEYS = {
+    "openai": "sk-proj-Zx81abcdEFGH_-23",
+    "anthropic": "sk-ant-api03-abcdef",
+    "groq": "gsk_abcdef123456",
+    "xai": "xai-abcdef123456",
+    "google": "AIzaSyD4abcdefghijklmnopqrstuvwxyz01234",
+    "hugging face": "hf_abcdefghijkl",
+    "nvidia": "nvapi-abcdefghijkl",
+    "perplexity": "pk-abcdef123456",
+    "mistral": "A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6",
+    "together": "0123456789abcdef" * 4,
+    "a bearer": "Bearer abc.def-ghi",
+    "masked by the vendor": "sk-proj-****wxyz",
+}
+WORDS = st.text(st.characters(codec="utf-8"), max_size=40)
+
+
+@given(WORDS, st.sampled_from(sorted(KEYS.values())), WORDS)
+def test_no_key_survives(before, key, after):
+    cleaned = clean_message(f"{before} {key} {after}")
+    assert key not in cleaned
+    assert key.removeprefix("Bearer ") not in cleaned
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+@pytest.mark.parametrize("frame", ["key {}.", "({})", '"{}"', "key={},", "[{}]", "'{}'"])
+def test_no_key_survives_next_to_punctuation(key, frame):
+    assert key.removeprefix("Bearer ") not in clean_message("Incorrect API " + frame.format(key))
+
+
+@given(WORDS, st.from_regex(r"https?://[a-z0-9.:\[\]-]{1,20}/[!-~]{0,20}", fullmatch=True), WORDS)
+def test_no_address_survives(before, url, after):
+    cleaned = clean_message(f"{before} {url} {after}")
+    assert not re.search(r"https?://\S", cleaned)
+
+
+@given(st.text() | st.none() | st.integers() | st.lists(st.text()))
+def test_a_clean_message_is_short_printable_and_not_blank_or_none(text):
+    cleaned = clean_message(text)
+    if cleaned is not None:
+        assert 0 < len(cleaned) <= 2000
+        assert cleaned.strip() == cleaned
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", cleaned)
+
+
+@given(st.text())
+def test_cleaning_twice_changes_nothing_more(text):
+    cleaned = clean_message(text)
+    if cleaned is not None:
+        assert clean_message(cleaned) == cleaned
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens.",
+        "Unknown parameter: 'tools[0].function.strict'.",
+        "The model `meta-llama/Llama-3.3-70B-Instruct-Turbo` does not exist.",
+        "Wähle ein anderes Modell — risk-free, a task_list, monkey-patching.",
+        "Rate limit reached for requests. Limit: 3 / min. Try again in 20s.",
+    ],
+)
+def test_helpful_words_stay(text):
+    assert clean_message(text) == text
+
+
+def test_a_huge_message_is_cut():
+    assert len(clean_message("x, " * 10_000_000)) <= 2000
+
+
+@given(st.binary(max_size=40) | st.none(), st.floats(0, 2e9))
+def test_every_retry_after_is_a_wait_within_bounds_or_none(value, now):
+    wait = parse_retry_after(value, now)
+    assert wait is None or 1.0 <= wait <= 600.0
+
+
+@given(st.integers(300, 599), st.binary(max_size=60), st.binary(max_size=12) | st.none())
+def test_every_refusal_has_one_meaning(status, body, retry_after):
+    error = read_refusal(status, body, retry_after, 1_700_000_000.0)
+    assert isinstance(error, GatewayError)
+    assert error.status in {400, 404, 413, 429, 502, 503, 504}
+    assert (error.retry_after is not None) == (error.status in (429, 503))
+
+
+@pytest.mark.parametrize("code", ["x" * 65, "two words", "a\nb", "", "sk-proj-abcdef123456", 5, None, ["a"], "ünïcode"])
+def test_a_code_that_is_no_word_is_not_passed_on(code):
+    error = read_refusal(400, _body(code), None, 0.0)
+    assert (error.code, error.param) == ("invalid_value", None)
+
+
+def test_codes_and_fields_that_are_words_are_passed_on():
+    error = read_refusal(400, b'{"error":{"code":"string_above_max_length","param":"input[3].text"}}', None, 0.0)
+    assert (error.code, error.param) == ("string_above_max_length", "input[3].text")
+
+
+def _body(code) -> bytes:
+    return json.dumps({"error": {"message": "No.", "code": code, "param": {"a": 1}}}).encode()
