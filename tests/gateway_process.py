@@ -24,7 +24,7 @@ ALONE = {"engines": {"enabled": False}, "discovery": {"environment": False, "oll
 """A gateway that only knows what a test configures."""
 
 
-async def wait_until(predicate: Callable[[], Any], seconds: float = DEADLINE) -> Any:
+async def wait_until(predicate: Callable[[], Any], seconds: float = DEADLINE, *, longest_pause: float = 0.1) -> Any:
     """Waits for something that nobody announces, and returns what `predicate`, plain or async, has found."""
     end, pause = time.monotonic() + seconds, 0.005
     while True:
@@ -35,7 +35,7 @@ async def wait_until(predicate: Callable[[], Any], seconds: float = DEADLINE) ->
             return found
         assert time.monotonic() < end, f"not within {seconds} s"
         await asyncio.sleep(pause)
-        pause = min(1.5 * pause, 0.1)
+        pause = min(1.5 * pause, longest_pause)
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,6 +94,11 @@ class GatewayProcess:
     @property
     def resident_bytes(self) -> int:
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def held_up_seconds(self) -> float:
+        """How long its first thread could have run and had no core, because this machine was busy with others."""
+        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
 
     def find_port(self) -> int:
         """The port in the line that says it is ready; 0 before."""

@@ -13,7 +13,7 @@ class SeenAnswer:
 
 
 def split_answers(data: bytes, *, head: bool = False) -> list[SeenAnswer]:
-    """The final answers in `data`; with `head`, answers have no body. Raises ValueError for bytes that belong to none."""
+    """The final answers in `data`; with `head`, answers have no body. Raises ValueError for other bytes."""
     answers = []
     while data:
         top, blank, data = data.partition(b"\r\n\r\n")

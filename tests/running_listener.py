@@ -140,7 +140,7 @@ async def listening(settings: GuardSettings | None = None, *, plain: bool = Fals
     bound = bind("127.0.0.1", 0)
     task = asyncio.ensure_future(server.serve([bound]))
     async with asyncio.timeout(5):
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
             await asyncio.sleep(0)
     running = Running(address_of(bound)[1], listener, router, watch, clock, server)
     try:

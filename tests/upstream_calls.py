@@ -5,10 +5,14 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
+import pytest
+
 from stellwerk.http.pool import Origin, Pool, Pools
 from stellwerk.http.upstream import UpstreamSettings
 from tests.running_listener import Clock
 
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nhost: upstream\r\n\r\n"
 
 
@@ -119,3 +123,53 @@ class RawUpstream:
         finally:
             self.tasks.discard(task)
             writer.close()
+
+
+def says(*pieces, close=False):
+    """An upstream that answers every request with these bytes, piece by piece."""
+
+    async def talk(line):
+        while await line.request():
+            for piece in pieces:
+                await line.say(piece)
+                await asyncio.sleep(0)
+            if close:
+                return
+
+    return talk
+
+
+def silent_after(data=b""):
+    """An upstream that says this much and then nothing; `left` is set when the caller has gone."""
+    left, said = asyncio.Event(), asyncio.Event()
+
+    async def talk(line):
+        await line.request()
+        await line.say(data)
+        said.set()
+        await line.gone()
+        left.set()
+
+    return talk, said, left
+
+
+async def pour(reply) -> bytes:
+    got = []
+    await reply.pour(got.append)
+    return b"".join(got)
+
+
+async def take_pieces(reply) -> bytes:
+    got = b""
+    while piece := await reply.next():
+        got += piece
+    return got
+
+
+READERS = [pytest.param(lambda reply: reply.read(), id="read"), pytest.param(take_pieces, id="next"), pour]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110  # nothing tells when a socket has been read
+            await asyncio.sleep(0)

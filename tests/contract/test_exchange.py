@@ -245,7 +245,9 @@ async def test_a_body_above_the_bound_is_413_or_cut(running, target, chunked):
     body = b"x" * (SETTINGS.body_bytes + 1)
     data = request(b"POST", target, body)
     if chunked:
-        head = b"POST %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n" % target
+        head = (
+            b"POST %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n" % target
+        )
         data = head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     got = await running.exchange(data)
     answers = split_answers(got)

@@ -123,6 +123,7 @@ async def ask(gateway: GatewayProcess, bad: Bad, key: str | None = ADMIN_KEY) ->
 def check_shape(answer: Answer, status: int, code: str) -> None:
     assert answer.status == status, answer.body
     assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"]
     assert set(answer.json) == {"error"}
     assert {"message", "type", "param", "code"} <= set(answer.error)
     assert answer.error["code"] == code

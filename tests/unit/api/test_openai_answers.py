@@ -14,7 +14,7 @@ from stellwerk.api.openai.answers import (
     complete_completion,
     encode_vectors,
 )
-from stellwerk.core.errors import UpstreamBroken
+from stellwerk.core.errors import UpstreamBroken, UpstreamError
 from stellwerk.core.outcome import Usage
 from tests.scripted_upstream import completion
 
@@ -68,7 +68,7 @@ def test_embeddings_are_counted_too():
         b'{"choices":null,"data":null}',
         b'{"choices":5,"data":5}',
         b'{"choices":"x","data":{}}',
-        b'{"error":{"message":"no"}}',
+        b'{"error":null}',
         b'{"choices":[],"data":[]',
         b'{"choices":[],"data":[],"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     ],
@@ -78,6 +78,13 @@ def test_embeddings_are_counted_too():
 def test_what_is_no_answer_is_the_upstreams_fault_and_another_may_be_asked(check, body):
     with pytest.raises(UpstreamBroken) as caught:
         check(body)
+    assert caught.value.may_fall_back
+
+
+@pytest.mark.parametrize("check", [check_choices, check_data])
+def test_an_error_under_a_good_status_is_told_as_the_error_it_is(check):
+    with pytest.raises(UpstreamError, match="GPU on fire at …") as caught:
+        check(b'{"error":{"message":"GPU on fire at http://10.0.0.7/","code":500}}')
     assert caught.value.may_fall_back
 
 

@@ -56,10 +56,11 @@ def test_usage_is_always_counted_and_passed_on_only_when_asked_for(write, wants_
     assert out == (data if wants_usage else write(*HELLO) + DONE)
 
 
-def test_usage_is_noticed_whatever_stands_next_to_it():
-    mixed = b'data: {"choices":[{"finish_reason":null},{"finish_reason":null}]}\n\n'
-    mixed += b'data: {"choices":[],"usage": {"prompt_tokens":3,"completion_tokens":1}}\n\n'
-    assert relay()[0].feed(mixed).count(b"data:") == 1
+@pytest.mark.parametrize("write", [sse, spaced], ids=["tight", "spaced"])
+def test_usage_is_noticed_in_the_same_read_as_everything_else(write):
+    two = {"choices": [{"index": at, "delta": {}, "finish_reason": None} for at in (0, 1)]}
+    used = usage_chunk(prompt=3, output=1)
+    assert run(write(two, chunk("x"), used, chunk(finish="stop")) + DONE)[1] == [Usage(input_tokens=3, output_tokens=1)]
 
 
 def test_usage_in_the_last_chunk_with_choices_is_counted_and_stays():

@@ -7,44 +7,57 @@ from typing import Any
 
 import msgspec
 
-from stellwerk.core.errors import UpstreamBroken
+from stellwerk.core.errors import UpstreamBroken, UpstreamError
 from stellwerk.core.outcome import Usage
+from stellwerk.providers._openai_events import stream_error
 from stellwerk.providers.openai_usage import read_usage
 
-
-class _Answer(msgspec.Struct, kw_only=True):
-    """What every answer has; anything else in it is not ours to judge."""
-
-    usage: msgspec.Raw = msgspec.Raw(b"null")
+_NOTHING = msgspec.Raw(b"null")
 
 
-class _ChoicesAnswer(_Answer, kw_only=True):
-    choices: list[msgspec.Raw]
+class _Answer(msgspec.Struct):
+    """What there must be one of; anything else in an answer is not ours to judge."""
+
+    choices: list[msgspec.Raw] | None = None
+    data: list[msgspec.Raw] | None = None
+    # Raw cannot be one of several types, so what is absent reads as null.
+    usage: msgspec.Raw = _NOTHING
+    error: msgspec.Raw = _NOTHING
 
 
-class _DataAnswer(_Answer, kw_only=True):
-    data: list[msgspec.Raw]
-
-
-_decode_choices = msgspec.json.Decoder(_ChoicesAnswer).decode
-_decode_data = msgspec.json.Decoder(_DataAnswer).decode
+_decode = msgspec.json.Decoder(_Answer).decode
 
 
 def check_choices(body: bytes) -> Usage | None:
-    """The usage in a chat or text completion. Raises UpstreamBroken when it is no such thing."""
-    return _check(body, _decode_choices)
+    """The usage in a chat or text completion. Raises UpstreamError when it is no such thing."""
+    answer = _read(body)
+    if answer.choices is None:
+        raise _complain(answer)
+    return read_usage(answer.usage)
 
 
 def check_data(body: bytes) -> Usage | None:
-    """The usage in a list of embeddings. Raises UpstreamBroken when it is no such thing."""
-    return _check(body, _decode_data)
+    """The usage in a list of embeddings. Raises UpstreamError when it is no such thing."""
+    answer = _read(body)
+    if answer.data is None:
+        raise _complain(answer)
+    return read_usage(answer.usage)
 
 
-def _check(body: bytes, decode: Any) -> Usage | None:
+def _read(body: bytes) -> _Answer:
     try:
-        return read_usage(decode(body).usage)
-    except (msgspec.DecodeError, RecursionError):
-        raise UpstreamBroken("The upstream's answer cannot be read.", may_fall_back=True) from None
+        return _decode(body)
+    except (ValueError, RecursionError):
+        raise _unreadable() from None
+
+
+def _complain(answer: _Answer) -> UpstreamError:
+    """Some upstreams report a failure under status 200."""
+    return stream_error(answer.error) if bytes(answer.error) != b"null" else _unreadable()
+
+
+def _unreadable() -> UpstreamBroken:
+    return UpstreamBroken("The upstream's answer cannot be read.", may_fall_back=True)
 
 
 def _decode_whole(body: bytes) -> dict[str, Any]:
@@ -52,7 +65,7 @@ def _decode_whole(body: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
     except (ValueError, RecursionError):
-        raise UpstreamBroken("The upstream's answer cannot be read.", may_fall_back=True) from None
+        raise _unreadable() from None
 
 
 class Renaming:

@@ -51,10 +51,9 @@ class StreamRelay:
         data = self._splitter.whole(data)
         if not data or self.done:
             return b""
+        # Only mere text passes unread: as many `"finish_reason":null` as events, which JSON with spaces never has.
         if (
             b'"usage":{' in data
-            or b'"usage": {' in data
-            or b'"finish_reason":"' in data
             or b'"error"' in data
             or b"[DONE]" in data
             or data.count(b'"finish_reason":null') != data.count(b"\n\n")

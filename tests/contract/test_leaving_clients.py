@@ -1,0 +1,93 @@
+"""A client may leave at any moment: one record, one permit given back, no connection that goes on for nobody."""
+
+import asyncio
+from itertools import count
+
+import pytest
+
+from stellwerk.api.openai.reply import OpenAIReply
+from stellwerk.core.call import Operation
+from stellwerk.core.clock import SystemClock
+from stellwerk.core.plan import Plan, Target
+from stellwerk.http.pool import parse_base_url
+from stellwerk.pipeline.dispatch import Dispatch
+from stellwerk.pipeline.gateway import Gateway
+from stellwerk.pipeline.settle import Settle
+from stellwerk.providers.openai_compatible import OpenAICompatible, ProviderSettings
+from tests.port_fakes import RecordedExchange, make_call
+
+
+class Permit:
+    headers = ()
+
+    def __init__(self) -> None:
+        self.released = 0
+
+    def release(self) -> None:
+        self.released += 1
+
+
+class Line:
+    """A gateway with real parts from the reply to the upstream's socket."""
+
+    def __init__(self, upstream, pools, **settings) -> None:
+        self.pool = pools.pool(parse_base_url(upstream.url)[0])
+        provider = OpenAICompatible(
+            ProviderSettings(name="vendor", base_url=upstream.url, **settings), self.pool, SystemClock()
+        )
+        plan = Plan(name="x", targets=(Target(provider="vendor", model="up"),) * 2)
+        self.permits, self.outcomes = [], []
+        self.gateway = Gateway(
+            plan=lambda _call: plan,
+            admit=self.admit,
+            dispatch=Dispatch({"vendor": provider}, self, 2),
+            settle=Settle([self.outcomes.append], lambda *_: 0),
+            clock=SystemClock(),
+        )
+
+    def fell_back(self) -> None: ...
+
+    def admit(self, _call) -> Permit:
+        self.permits.append(Permit())
+        return self.permits[-1]
+
+    @property
+    def busy(self) -> list:
+        return [connection for connection in self.pool._all if connection.answer is not None]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize(
+    ("operation", "stream", "settings"),
+    [
+        (Operation.CHAT, True, {}),
+        (Operation.CHAT, False, {}),
+        (Operation.COMPLETION, True, {"completions": False}),
+    ],
+    ids=["streamed", "whole", "translated"],
+)
+async def test_whenever_a_client_leaves_everything_is_given_back(upstream, pools, operation, stream, settings, refused):
+    if refused:
+
+        async def script(talk):
+            await talk.answer({"error": {"message": "No."}}, 503)
+
+        upstream.script = script
+    line = Line(upstream, pools, **settings)
+    statuses = set()
+    for steps in count(1):
+        call, exchange = make_call(operation, stream=stream), RecordedExchange()
+        going = asyncio.ensure_future(line.gateway.run(call, OpenAIReply(call, exchange)))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        complete = going.done()
+        going.cancel()
+        async with asyncio.timeout(5):
+            await asyncio.gather(going, return_exceptions=True)
+        assert len(line.outcomes) == len(line.permits) == steps
+        assert line.permits[-1].released == 1
+        assert (line.gateway.in_flight, line.busy) == (0, [])
+        statuses.add(line.outcomes[-1].status)
+        if complete or steps > 2000:
+            break
+    assert statuses == {499, 503 if refused else 200}

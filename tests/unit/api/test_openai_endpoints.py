@@ -1,0 +1,138 @@
+import json
+
+import pytest
+
+from stellwerk.api._guard import Routes
+from stellwerk.api.openai.endpoints import OpenAIAPI
+from stellwerk.core.call import Operation, Wire
+from stellwerk.core.errors import RateLimited
+from stellwerk.core.plan import Model
+from stellwerk.core.principal import Principal, Role
+from stellwerk.http.router import Router
+from tests.port_fakes import ALICE, RecordedExchange
+
+VIEWER = Principal(key_id="key_viewer", name="eve", role=Role.VIEWER)
+ODD = Model(provider="house", name="a/b:c é", id="house/a/b:c é")
+MODELS = {model.id: model for model in (Model(provider="house", name="up", id="house/up"), ODD)}
+BODIES = {
+    "chat/completions": {"model": "house/up", "messages": [{"role": "user", "content": "Hi"}]},
+    "completions": {"model": "house/up", "prompt": "Hi"},
+    "embeddings": {"model": "house/up", "input": "Hi"},
+}
+
+
+class Keys:
+    def authenticate(self, token):
+        return {"alice": ALICE, "viewer": VIEWER}[token]
+
+
+class Watch:
+    def refused(self, code): ...
+
+
+class Catalogue:
+    get = staticmethod(MODELS.get)
+
+    def models(self):
+        return list(MODELS.values())
+
+
+class Site:
+    """The API with a gateway that only notes what it is given."""
+
+    def __init__(self) -> None:
+        self.calls, self.hidden, self.error, self.router = [], set(), None, Router()
+        api = OpenAIAPI(self, Catalogue(), lambda _caller, model: model.id not in self.hidden, total_seconds=60.0)
+        api.register(Routes(self.router, Keys(), Watch()))
+
+    async def run(self, call, reply):
+        self.calls.append(call)
+        if self.error is not None:
+            raise self.error
+        reply._exchange.respond(200, (), b"{}")
+
+    async def ask(self, path, body=None, key=b"alice"):
+        method = "GET" if body is None else "POST"
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {b"x-api-key": key, b"x-request-id": b"trace-1"}
+        exchange = RecordedExchange(method=method, path=path, headers=headers, body=data)
+        await self.router.find(path)[method](exchange)
+        return exchange
+
+
+@pytest.fixture
+def site():
+    return Site()
+
+
+@pytest.mark.parametrize("prefix", ["/v1", ""])
+@pytest.mark.parametrize(
+    ("path", "operation", "wire"),
+    [
+        ("chat/completions", Operation.CHAT, Wire.OPENAI_CHAT),
+        ("completions", Operation.COMPLETION, Wire.OPENAI_COMPLETION),
+        ("embeddings", Operation.EMBEDDING, Wire.OPENAI_EMBEDDING),
+    ],
+)
+async def test_a_request_becomes_a_call(site, prefix, path, operation, wire):
+    await site.ask(f"{prefix}/{path}", BODIES[path] | {"x": 1})
+    (call,) = site.calls
+    assert (call.operation, call.wire, call.model, call.id) == (operation, wire, "house/up", "trace-1")
+    assert (call.principal, call.peer) == (ALICE, "192.0.2.1")
+    assert (call.received, call.deadline) == (100.0, 160.0)
+    assert (call.stream, call.wants_usage) == (False, False)
+    assert list(call.fields) == [*BODIES[path], "x"]
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+async def test_streams_and_the_wish_for_usage_are_seen(site, path):
+    await site.ask(f"/v1/{path}", BODIES[path] | {"stream": True, "stream_options": {"include_usage": True}})
+    assert (site.calls[0].stream, site.calls[0].wants_usage) == (True, True)
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_a_request_that_cannot_be_understood_never_becomes_a_call(site, path):
+    exchange = await site.ask(f"/v1/{path}", {"model": "house/up"})
+    assert (exchange.status, exchange.json["error"]["code"]) == (400, "missing_required_parameter")
+    assert site.calls == []
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_a_viewer_spends_nothing(site, path):
+    assert (await site.ask(f"/v1/{path}", BODIES[path], b"viewer")).status == 403
+    assert site.calls == []
+
+
+async def test_what_the_gateway_refuses_is_rendered(site):
+    site.error = RateLimited("Too many.", retry_after=3)
+    exchange = await site.ask("/v1/chat/completions", BODIES["chat/completions"])
+    assert (exchange.status, exchange.header("retry-after")) == (429, "3")
+    assert exchange.header("x-request-id") == "trace-1"
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/models"])
+async def test_models_are_listed_as_far_as_the_caller_may_see_them(site, path):
+    listed = (await site.ask(path, key=b"viewer")).json
+    assert listed["object"] == "list"
+    assert [model["id"] for model in listed["data"]] == list(MODELS)
+    site.hidden = {"house/up"}
+    assert [model["id"] for model in (await site.ask(path)).json["data"]] == [ODD.id]
+
+
+@pytest.mark.parametrize("path", ["house/up", "house%2Fup"])
+@pytest.mark.parametrize("prefix", ["/v1/models/", "/models/"])
+async def test_one_model_is_found_with_and_without_encoded_slashes(site, prefix, path):
+    assert (await site.ask(prefix + path)).json["id"] == "house/up"
+
+
+async def test_a_name_may_hold_anything(site):
+    assert (await site.ask("/v1/models/house/a%2Fb%3Ac%20%C3%A9")).json["id"] == ODD.id
+
+
+@pytest.mark.parametrize("name", ["nobody", "%FF%FE", "house/up/", "models/house/up"])
+async def test_an_unknown_model_and_one_that_may_not_be_seen_look_the_same(site, name):
+    site.hidden = {"house/up"}
+    unknown, hidden = await site.ask(f"/v1/models/{name}"), await site.ask("/v1/models/house/up")
+    assert unknown.status == hidden.status == 404
+    assert unknown.json == hidden.json
+    assert unknown.json["error"]["code"] == "model_not_found"

@@ -1,0 +1,173 @@
+"""A gateway whose seams are plain objects that a test scripts."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from stellwerk.core.call import Operation, Wire
+from stellwerk.core.outcome import Usage
+from stellwerk.core.plan import Plan, Price, Target
+from stellwerk.pipeline.dispatch import Dispatch
+from stellwerk.pipeline.gateway import Gateway
+from stellwerk.pipeline.settle import Settle
+from tests.port_fakes import WIRES, Pause, PlayedAnswer, StillClock, make_call
+
+PRICE = Price(input=2_000_000, output=3_000_000)
+USAGE = Usage(input_tokens=10, output_tokens=20)
+
+
+@dataclass
+class Permit:
+    headers: tuple = ((b"x-left", b"1"),)
+    released: int = 0
+
+    def release(self) -> None:
+        self.released += 1
+
+
+@dataclass
+class House:
+    """A provider that plays what it is given: an answer, an exception, or a Pause before either."""
+
+    name: str
+    plays: list = field(default_factory=list)
+    operations: frozenset = frozenset(Operation)
+    wires: dict = field(default_factory=lambda: dict(WIRES))
+    sent: list = field(default_factory=list)
+
+    def wire(self, operation):
+        return self.wires[operation] if operation in self.operations else None
+
+    async def send(self, call, target, wire, fields):
+        self.sent.append((target, wire, fields))
+        while isinstance(self.plays[0], Pause):
+            await self.plays.pop(0).wait()
+        play = self.plays.pop(0)
+        if isinstance(play, BaseException):
+            raise play
+        return play
+
+    def events(self, answer, wire, *, stream):
+        return ("events of", answer, wire, stream)
+
+    async def models(self):
+        return []
+
+
+class Client:
+    """A reply that reads the answer piece by piece: the first piece starts it, `error` pieces break it."""
+
+    def __init__(self, call) -> None:
+        self.call = call
+        self.started = False
+        self.admitted = None
+        self.got = []
+        self.rendered = []
+        self.refuses_to_say = None
+
+    def admit(self, headers):
+        self.admitted = headers
+
+    def fields(self, wire):
+        if self.refuses_to_say is not None:
+            raise self.refuses_to_say
+        return {"as": wire}
+
+    async def relay(self, answer, target, meter):
+        while piece := await answer.next():
+            if not self.started:
+                self.started = True
+                meter.begin()
+            self.got.append(piece)
+        meter.count(USAGE)
+
+    async def render(self, events, meter):
+        self.rendered.append(events)
+        self.started = True
+        meter.begin()
+
+
+@dataclass
+class Line:
+    """Everything around one gateway."""
+
+    houses: dict = field(default_factory=lambda: {name: House(name) for name in ("a", "b", "c", "d")})
+    clock: StillClock = field(default_factory=StillClock)
+    permits: list = field(default_factory=list)
+    outcomes: list = field(default_factory=list)
+    fallbacks: int = 0
+    attempts: int = 3
+    targets: tuple = ("a", "b")
+    plan_error: Exception | None = None
+    admit_error: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.dispatch = Dispatch(self.houses, self, self.attempts)
+        self.gateway = Gateway(
+            plan=self.plan,
+            admit=self.admit,
+            dispatch=self.dispatch,
+            settle=Settle([self.outcomes.append], self.cost),
+            clock=self.clock,
+        )
+
+    def fell_back(self) -> None:
+        self.fallbacks += 1
+
+    def plan(self, call) -> Plan:
+        if self.plan_error is not None:
+            raise self.plan_error
+        targets = tuple(Target(provider=name, model=f"model-{name}", price=PRICE) for name in self.targets)
+        return Plan(name=call.model, targets=targets)
+
+    def admit(self, call) -> Permit:
+        if self.admit_error is not None:
+            raise self.admit_error
+        self.permits.append(Permit())
+        return self.permits[-1]
+
+    def cost(self, price, usage) -> int:
+        return (price.input * usage.input_tokens + price.output * usage.output_tokens) // 10**6
+
+    def play(self, **plays) -> None:
+        for name, pieces in plays.items():
+            self.houses[name].plays += pieces if isinstance(pieces, list) else [pieces]
+
+    def client(self, operation=Operation.CHAT, **fields) -> Client:
+        return Client(make_call(operation, **fields))
+
+    async def run(self, client=None):
+        client = client or self.client()
+        async with asyncio.timeout(5):
+            await self.gateway.run(client.call, client)
+        return client
+
+    @property
+    def outcome(self):
+        """The one record; there must be exactly one, and one permit given back once."""
+        assert [permit.released for permit in self.permits] == [1]
+        assert self.gateway.in_flight == 0
+        (outcome,) = self.outcomes
+        return outcome
+
+
+@pytest.fixture
+def line() -> Line:
+    return Line()
+
+
+@pytest.fixture
+def make_line():
+    return Line
+
+
+@pytest.fixture
+def answer():
+    """Makes answers: `answer(b"one", error)`."""
+    return PlayedAnswer
+
+
+@pytest.fixture
+def chat_only():
+    return {Operation.CHAT: Wire.OPENAI_CHAT, Operation.COMPLETION: Wire.OPENAI_CHAT}
