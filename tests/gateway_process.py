@@ -178,8 +178,12 @@ def start_gateway(
     port: int = 0,
     chosen_key: bool = True,
     data: Path | None = None,
+    redirection: str = "",
 ) -> GatewayProcess:
-    """Starts it and returns at once. Without `chosen_key` it makes an admin key of its own."""
+    """Starts it and returns at once. Without `chosen_key` it makes an admin key of its own.
+
+    `redirection` is what a shell would do with its output.
+    """
     folder.mkdir(exist_ok=True)
     data = data or folder / "data"
     variables = environment_for(folder, environment)
@@ -189,6 +193,8 @@ def start_gateway(
     file = folder / "stellwerk.yaml"
     file.write_text(json.dumps(merged(ALONE, config or {})))
     command = [*COMMAND, "serve", "--port", str(port), "--data", str(data), "--config", str(file)]
+    if redirection:
+        command = ["sh", "-c", f'exec "$@" {redirection}', "sh", *command]
     with (folder / "stdout").open("wb") as output, (folder / "stderr").open("wb") as errors:
         process = subprocess.Popen(
             command, env=variables, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=errors

@@ -59,8 +59,9 @@ class CountingMeter:
     begun: int = 0
     counted: list = field(default_factory=list)
 
-    def begin(self) -> None:
+    def begin(self) -> float:
         self.begun += 1
+        return 0.25
 
     def count(self, usage) -> None:
         self.counted.append(usage)

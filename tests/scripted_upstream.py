@@ -1,6 +1,7 @@
 """An upstream on a real socket that does exactly what a test tells it to."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -155,11 +156,12 @@ class ScriptedUpstream:
                 self.requests.append(request)
                 left = asyncio.Event()
                 talk = Talk(request, reader, writer, left)
-                watching = asyncio.ensure_future(_watch(writer, left))
+                watching = asyncio.ensure_future(_watch(reader, left))
                 try:
                     await self.script(talk)
                 finally:
                     watching.cancel()
+                    await asyncio.wait({watching})
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -169,12 +171,10 @@ class ScriptedUpstream:
                 self._idle.set()
 
 
-async def _watch(writer, left) -> None:
-    # asyncio's streams tell of a closed connection only to those who wait for it.
-    try:
-        await writer.wait_closed()
-    except ConnectionError:
-        pass
+async def _watch(reader, left) -> None:
+    # Nobody sends a second request before the first is answered: what can be read here is only the end.
+    with contextlib.suppress(ConnectionError):
+        await reader.read(1)
     left.set()
 
 

@@ -231,7 +231,7 @@ async def test_giving_up_closes_the_upstreams_connection(member, begun):
             await talk.start_stream()
         reached.set()
         with suppress(ConnectionError):
-            await talk.reader.read()
+            await talk.left.wait()
         left.set()
 
     member.script(script)

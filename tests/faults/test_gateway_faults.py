@@ -7,9 +7,12 @@ import resource
 import signal
 import socket
 import sqlite3
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from tests.gateway_process import (
     ADMIN_KEY,
@@ -293,6 +296,20 @@ async def test_a_second_process_on_the_same_folder_is_refused_and_names_the_firs
         assert str(gateway.data) in second.log
         assert "Traceback" not in second.log
         assert await ask(gateway) == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"], ids=["closed", "full"])
+async def test_an_output_that_cannot_be_written_does_not_keep_it_from_starting(tmp_path, redirection):
+    port = free_ports(1)
+    gateway = start_gateway(tmp_path, port=port, redirection=redirection, chosen_key=False)
+    gateway.port = port
+    try:
+        await wait_until(lambda: gateway.ended or not refuses_connections(gateway))
+        assert (await get(port, None, "/health/readiness")).status == 200
+        assert "Traceback" not in gateway.log
+    finally:
+        end(gateway.process)
 
 
 async def test_a_damaged_database_is_refused_and_stays_as_it_is(tmp_path):

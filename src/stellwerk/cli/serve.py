@@ -1,5 +1,6 @@
 """`stellwerk serve`: runs the gateway until it is stopped."""
 
+import contextlib
 import os
 import resource
 import shlex
@@ -81,7 +82,12 @@ def _chosen_admin_key(environ: Mapping[str, str]) -> Secret | None:
 
 def _admin_key_file(folder: Path) -> Path | None:
     """Where the first admin key goes when there is nobody to show it to."""
-    return None if sys.stdout.isatty() else folder / ADMIN_KEY_FILE
+    return None if _is_watched() else folder / ADMIN_KEY_FILE
+
+
+def _is_watched() -> bool:
+    # There is no object at all when the program was started with its output closed.
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def _prepare_process() -> None:
@@ -105,22 +111,22 @@ def _announce(host: str, port: int, folder: Path, new_key: Secret | None, chosen
     """Tells a person how to get the first answer; the key itself is shown on a terminal only, and only once."""
     name = "127.0.0.1" if host in ("0.0.0.0", "::", "::1") else host
     url = f"http://{name}:{port}"
-    typer.echo(text("serve.ready", version=__version__, url=url))
+    lines = [text("serve.ready", version=__version__, url=url)]
     file = folder / ADMIN_KEY_FILE
     if chosen is not None:
         key = f"${ADMIN_KEY_VARIABLE}"
-    elif new_key is not None and sys.stdout.isatty():
-        typer.echo(text("serve.admin_key", secret=new_key.reveal()))
+    elif new_key is not None and _is_watched():
+        lines.append(text("serve.admin_key", secret=new_key.reveal()))
         key = new_key.reveal()
     elif file.exists():
-        typer.echo(text("serve.admin_key_file", file=file))
+        lines.append(text("serve.admin_key_file", file=file))
         key = f"$(cat {shlex.quote(str(file))})"
     else:
         key = f"${_API_KEY_VARIABLE}"
-    question = text("serve.example_question")
-    typer.echo(f"{text('serve.try')}\n  {_curl(url, key, question)}")
-    typer.echo(text("serve.stop"))
-    sys.stdout.flush()
+    lines += [text("serve.try"), f"  {_curl(url, key, text('serve.example_question'))}", text("serve.stop")]
+    # That nobody reads this, or that the disk below it is full, is no reason to stop.
+    with contextlib.suppress(OSError):
+        typer.echo("\n".join(lines))
 
 
 def _curl(url: str, key: str, question: str) -> str:

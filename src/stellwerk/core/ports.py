@@ -107,8 +107,8 @@ class Recorder(Protocol):
 class Meter(Protocol):
     """Counts one call while it passes. Whoever carries the answer tells it what it sees."""
 
-    def begin(self) -> None:
-        """The first byte of the answer goes to the client now."""
+    def begin(self) -> float:
+        """The first byte of the answer goes to the client now; returns the seconds since the request arrived."""
 
     def count(self, usage: Usage) -> None:
         """The upstream's own count; a later one replaces an earlier one."""
@@ -130,5 +130,5 @@ class Reply(Protocol):
         to the client in its own dialect first.
         """
 
-    async def render(self, events: AsyncIterator[Event], meter: Meter) -> None:
-        """The same for an answer in another wire, which has been read into events."""
+    async def render(self, events: AsyncIterator[Event], answer: UpstreamAnswer, meter: Meter) -> None:
+        """The same for an answer in another wire, which is read into events; `answer` is what they are read from."""

@@ -50,7 +50,7 @@ class Dispatch:
             if wire is call.wire:
                 await reply.relay(answer, target, meter)
             else:
-                await reply.render(provider.events(answer, wire, stream=call.stream), meter)
+                await reply.render(provider.events(answer, wire, stream=call.stream), answer, meter)
         finally:
             # Complete answers do not mind; an unfinished one must not go on when nobody reads it any more.
             answer.abort()

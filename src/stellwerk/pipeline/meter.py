@@ -26,9 +26,10 @@ class CallMeter:
         self.target = target
         self.usage = None
 
-    def begin(self) -> None:
+    def begin(self) -> float:
         if self._first_byte is None:
             self._first_byte = self._clock.monotonic()
+        return self._first_byte - self._call.received
 
     def count(self, usage: Usage) -> None:
         self.usage = usage

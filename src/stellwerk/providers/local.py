@@ -6,13 +6,13 @@ import msgspec
 
 from stellwerk.core.call import Call, Operation, Wire
 from stellwerk.core.clock import Clock
-from stellwerk.core.errors import BadRequest, GatewayError, UpstreamError
+from stellwerk.core.errors import BadRequest, GatewayError
 from stellwerk.core.events import Event
 from stellwerk.core.plan import Model, Target
 from stellwerk.core.ports import EngineAddress, EngineLease, Engines, UpstreamAnswer
 from stellwerk.core.secrets import Secret
 from stellwerk.http.pool import Origin, Pool
-from stellwerk.http.upstream import Answer
+from stellwerk.http.upstream import Answer, ConnectionDied
 from stellwerk.providers._openai_events import read_events
 from stellwerk.providers.openai_compatible import OpenAICompatible, ProviderSettings
 
@@ -56,10 +56,12 @@ class Local:
             try:
                 answer = await self._speaker(lease.address).send(call, target, wire, fields)
             except GatewayError as error:
-                if isinstance(error, UpstreamError):
+                died = isinstance(error, ConnectionDied) or error.code == "upstream_unreachable"
+                if died:
                     lease.doubt()
                 lease.release()
-                if attempt == _ATTEMPTS or error.status not in (502, 504):
+                # One that answers, however badly, has had its chance: its work is not done twice.
+                if attempt == _ATTEMPTS or not died:
                     raise
                 attempt += 1
             except BaseException:

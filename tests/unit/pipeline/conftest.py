@@ -82,7 +82,7 @@ class Client:
             self.got.append(piece)
         meter.count(USAGE)
 
-    async def render(self, events, meter):
+    async def render(self, events, answer, meter):
         self.rendered.append(events)
         self.started = True
         meter.begin()

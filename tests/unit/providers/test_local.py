@@ -179,7 +179,7 @@ class Streaming:
             return
         await talk.finish_stream()
         with suppress(ConnectionError):
-            await talk.reader.read()
+            await talk.left.wait()
         self.left.set()
 
 
@@ -238,7 +238,7 @@ async def test_a_cancelled_request_frees_the_model(start, upstream):
     async def script(talk):
         reached.set()
         with suppress(ConnectionError):
-            await talk.reader.read()
+            await talk.left.wait()
 
     upstream.script = script
     local, slots = start(address_of(upstream))

@@ -106,15 +106,18 @@ class OpenAIReply:
             exchange.feed_from(None)
         exchange.finish()
 
-    async def render(self, events: AsyncIterator[Event], meter: Meter) -> None:
+    async def render(self, events: AsyncIterator[Event], answer: UpstreamAnswer, meter: Meter) -> None:
         """Only text completions are ever rendered: they are what a chat-only vendor is asked for on their behalf."""
         renderer = CompletionRenderer(self._call, f"cmpl-{os.urandom(12).hex()}")
+        self._exchange.feed_from(answer)
         try:
             await self._render_events(renderer, events, meter)
         except GatewayError as error:
             if self.started:
                 self._fail_inside(error)
             raise
+        finally:
+            self._exchange.feed_from(None)
         if not self._call.stream:
             self._respond(renderer.whole(), meter)
             return
@@ -136,15 +139,17 @@ class OpenAIReply:
 
     def _start(self, meter: Meter) -> None:
         self.started = True
-        meter.begin()
-        self._exchange.start(200, self._headers + _STREAM)
+        self._exchange.start(200, (*self._headers, _processing(meter.begin()), *_STREAM))
 
     def _respond(self, body: bytes, meter: Meter) -> None:
         self.started = True
-        meter.begin()
-        self._exchange.respond(200, self._headers + _JSON, body)
+        self._exchange.respond(200, (*self._headers, _processing(meter.begin()), *_JSON), body)
 
     def _fail_inside(self, error: GatewayError) -> None:
         """Tells a client whose stream has begun; there is no `[DONE]` after it, because it is not done."""
         self._exchange.write(b"data: " + render_openai_error(error) + b"\n\n")
         self._exchange.finish()
+
+
+def _processing(seconds: float) -> tuple[bytes, bytes]:
+    return (b"openai-processing-ms", b"%d" % (seconds * 1000))
