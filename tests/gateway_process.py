@@ -197,7 +197,14 @@ def start_gateway(
         command = ["sh", "-c", f'exec "$@" {redirection}', "sh", *command]
     with (folder / "stdout").open("wb") as output, (folder / "stderr").open("wb") as errors:
         process = subprocess.Popen(
-            command, env=variables, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
+            command,
+            env=variables,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            # A process group of its own, as a shell gives it, so that a test can press Ctrl+C for all of it.
+            process_group=0,
         )
     return GatewayProcess(process, folder, data, file, variables)
 

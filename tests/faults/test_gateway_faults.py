@@ -194,6 +194,20 @@ async def test_a_whole_answer_under_way_is_finished_before_it_stops(tmp_path, up
         assert await gateway.wait() == 0
 
 
+async def test_ctrl_c_lets_a_model_of_our_own_finish_its_answer(tmp_path, models):
+    async with running_gateway(tmp_path, with_engines(models)) as gateway:
+        assert await ask(gateway, "chat") == 200
+        body = hello("chat", stream=True, max_tokens=450, ignore_eos=True)
+        exchange = await begin(gateway.port, ADMIN_KEY, body, x_request_id="last")
+        await exchange.read_head()
+        # A terminal tells every process of the group.
+        os.killpg(gateway.pid, signal.SIGINT)
+        assert (await exchange.read()).events[-1] == "[DONE]"
+        assert await gateway.wait() == 0
+        [row] = [row for row in gateway.calls() if row["id"] == "last"]
+        assert (row["error"], row["output_tokens"]) == (None, 450)
+
+
 async def test_a_second_signal_stops_at_once(tmp_path, upstream):
     upstream.script = Paused()
     async with running_gateway(tmp_path, at(upstream, drain_seconds=600)) as gateway:
@@ -360,6 +374,41 @@ async def test_a_wrong_config_changes_nothing_and_is_told_with_its_line(tmp_path
         gateway.signal(signal.SIGHUP)
         await wait_until(lambda: TAKEN_OVER in gateway.log)
         assert await ask(gateway, "right") == 200
+
+
+async def test_changed_times_and_attempts_count_from_the_next_call_on(tmp_path, upstream):
+    async def hang(talk: Talk) -> None:
+        await talk.left.wait()
+
+    upstream.script = hang
+    targets = {"twice": {"targets": ["nobody/up", "up/up"]}}
+    nobody = {"base_url": "http://127.0.0.1:9/v1", "models": ["up"], "api_key": ""}
+    config = merged(at(upstream, models=targets), {"providers": {"nobody": nobody}})
+    async with running_gateway(tmp_path, config) as gateway:
+        gateway.write_config(merged(config, {"upstream": {"attempts": 1, "total_seconds": 1}}))
+        gateway.signal(signal.SIGHUP)
+        await wait_until(lambda: TAKEN_OVER in gateway.log)
+        assert await ask(gateway, "twice") == 502
+        assert await ask(gateway, "up/up") == 504
+        assert len(upstream.requests) == 1
+
+
+async def test_changed_limits_count_from_the_next_call_on(tmp_path, upstream):
+    async with running_gateway(tmp_path, at(upstream)) as gateway:
+        assert await ask(gateway) == 200
+        gateway.write_config(at(upstream, limits={"requests_per_minute": 1}))
+        gateway.signal(signal.SIGHUP)
+        await wait_until(lambda: TAKEN_OVER in gateway.log)
+        assert [await ask(gateway) for _ in range(2)] == [200, 429]
+
+
+async def test_aliases_in_a_circle_are_a_wrong_config_and_stop_nothing(tmp_path, upstream):
+    async with running_gateway(tmp_path, at(upstream)) as gateway:
+        gateway.write_config(at(upstream, models={"a": {"targets": ["b"]}, "b": {"targets": ["a"]}}))
+        gateway.signal(signal.SIGHUP)
+        await wait_until(lambda: "the configuration is wrong" in gateway.log)
+        assert await ask(gateway) == 200
+        assert not gateway.ended
 
 
 async def test_running_streams_survive_a_changed_config(tmp_path, upstream):

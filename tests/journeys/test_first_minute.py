@@ -17,6 +17,7 @@ import pytest
 
 from stellwerk.engines.slots import DEMO_MODEL
 from tests.gateway_process import COMMAND, GatewayProcess, end, environment_for, running_gateway, wait_until
+from tests.openai_client import client_of, text_of
 from tests.raw_http import Answer, get, hello, post
 from tests.real_engines import free_ports
 from tests.scripted_upstream import ScriptedUpstream, Talk, chat, completion
@@ -62,6 +63,7 @@ async def offers(gateway: GatewayProcess, name: str) -> None:
 # --- the first answer
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 async def test_the_printed_curl_line_streams_an_answer(tmp_path, models):
     async with running_gateway(tmp_path, with_engine(), chosen_key=False) as gateway:
         [line] = [line.strip() for line in gateway.output.splitlines() if line.strip().startswith("curl ")]
@@ -89,6 +91,25 @@ async def test_without_a_terminal_the_admin_key_goes_to_a_private_file_only(tmp_
         await gateway.stop()
         kept = b"".join(path.read_bytes() for path in gateway.data.glob("stellwerk.db*"))
         assert key.encode() not in kept
+
+
+async def test_openais_client_gets_the_same_answer_twice(tmp_path, models):
+    async with (
+        running_gateway(tmp_path, with_engine(), chosen_key=False) as gateway,
+        client_of(gateway, gateway.key) as client,
+    ):
+        answers = []
+        for _ in range(2):
+            stream = await client.chat.completions.create(
+                model="stellwerk-demo",
+                messages=[{"role": "user", "content": "Was ist Stellwerk?"}],
+                stream=True,
+                temperature=0,
+                max_tokens=200,
+            )
+            answers.append(await text_of(stream))
+        assert answers[0]
+        assert answers[0] == answers[1]
 
 
 async def test_chat_once_prints_the_answer(tmp_path, models):

@@ -1,6 +1,7 @@
 """Builds every object, runs them, takes over a changed config and stops them in the right order."""
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +52,6 @@ from stellwerk.providers.openai_compatible import OpenAICompatible
 from stellwerk.providers.vendors import load_vendors
 from stellwerk.routing.catalogue import Catalogue
 from stellwerk.routing.discovery import Discovery, Lister, Source
-from stellwerk.routing.discovery import Settings as DiscoverySettings
 from stellwerk.routing.plan import may_see, plan
 from stellwerk.storage.database import Database, open_database
 from stellwerk.storage.folder import FolderLock, prepare_folder
@@ -137,6 +137,8 @@ class Application:
             ready = asyncio.ensure_future(self._server.ready.wait())
             await asyncio.wait((serving, ready), return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
+                # What exists now stays: the collector need not walk through it again and again, which holds up streams.
+                gc.freeze()
                 announce(*address_of(bound))
             ready.cancel()
             await serving
@@ -169,7 +171,7 @@ class Application:
             clock=clock,
             local=self._engines if config.engines.enabled else None,
             price=self._price,
-            settings=DiscoverySettings(refresh_seconds=config.discovery.refresh_seconds),
+            settings=cut.discovery_settings(config),
         )
         self._take_upstreams(config)
         self._gateway = Gateway(
@@ -190,12 +192,13 @@ class Application:
         self._watch_metrics()
 
     def _register(self, routes: Routes) -> None:
-        OpenAIAPI(
+        self._openai = OpenAIAPI(
             self._gateway,
             self._catalogue,
             lambda caller, model: may_see(caller, model, self._catalogue),
             self._config.upstream.total_seconds,
-        ).register(routes)
+        )
+        self._openai.register(routes)
         HealthAPI(
             version=__version__, obstacles=self._obstacles, details=self._details, metrics=self._metrics.render
         ).register(routes)
@@ -308,6 +311,10 @@ class Application:
         pricing = asyncio.ensure_future(self._load_prices())
         self._tasks.add(pricing)
         pricing.add_done_callback(self._tasks.discard)
+        self._dispatch.attempts = config.upstream.attempts
+        self._openai.total_seconds = config.upstream.total_seconds
+        self._discovery.settings = cut.discovery_settings(config)
+        self._server.set_drain_seconds(config.drain_seconds)
         self._guard.settings = cut.guard_settings(config)
         self._limits.replace(cut.limit_settings(config))
         self._logs.apply(cut.log_settings(config))

@@ -12,6 +12,7 @@ from stellwerk.http.guard import GuardSettings
 from stellwerk.http.upstream import UpstreamSettings
 from stellwerk.limits.admit import LimitSettings
 from stellwerk.routing.catalogue import Alias
+from stellwerk.routing.discovery import Settings as DiscoverySettings
 from stellwerk.telemetry.logs import LogSettings
 
 MODELS_FOLDER = "models"
@@ -43,6 +44,10 @@ def upstream_settings(config: Config) -> UpstreamSettings:
         response_bytes=upstream.response_bytes,
         event_bytes=upstream.line_bytes,
     )
+
+
+def discovery_settings(config: Config) -> DiscoverySettings:
+    return DiscoverySettings(refresh_seconds=config.discovery.refresh_seconds)
 
 
 def slot_settings(config: Config, data: Path) -> SlotSettings:

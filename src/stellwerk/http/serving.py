@@ -41,6 +41,10 @@ class Server(uvicorn.Server):
         self.ready = asyncio.Event()
         """Set once requests are answered."""
 
+    def set_drain_seconds(self, seconds: float) -> None:
+        """How long a shutdown that begins from now on waits for running answers."""
+        self.config.timeout_graceful_shutdown = round(seconds)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield

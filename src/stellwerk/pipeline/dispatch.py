@@ -21,11 +21,11 @@ class Dispatch:
     def __init__(self, providers: Mapping[str, Provider], watch: DispatchWatch, attempts: int) -> None:
         self.providers = providers
         self._watch = watch
-        self._attempts = attempts
+        self.attempts = attempts
 
     async def run(self, call: Call, plan: Plan, reply: Reply, meter: CallMeter) -> None:
         """Raises the last target's GatewayError when none could answer."""
-        targets = plan.targets[: self._attempts]
+        targets = plan.targets[: self.attempts]
         for target in targets[:-1]:
             try:
                 return await self._try(call, target, reply, meter)

@@ -82,7 +82,7 @@ class Discovery:
         self._clock = clock
         self._local = local
         self._price = price
-        self._settings = settings or Settings()
+        self.settings = settings or Settings()
         self._lists: dict[str, tuple[Model, ...]] = {}
         self._statuses: dict[str, SourceStatus] = {}
         self._published_local: tuple[Model, ...] = ()
@@ -121,7 +121,7 @@ class Discovery:
             self._wake.clear()
             await self.refresh_now()
             try:
-                async with asyncio.timeout(self._settings.refresh_seconds):
+                async with asyncio.timeout(self.settings.refresh_seconds):
                     await self._wake.wait()
             except TimeoutError:
                 continue
@@ -160,12 +160,12 @@ class Discovery:
 
     async def _answer(self, lister: Lister) -> tuple[Sequence[Model] | None, str | None]:
         try:
-            async with asyncio.timeout(self._settings.answer_seconds):
+            async with asyncio.timeout(self.settings.answer_seconds):
                 return await lister.models(), None
         except GatewayError as error:
             return None, error.message
         except TimeoutError:
-            return None, f"No answer within {self._settings.answer_seconds:g} s."
+            return None, f"No answer within {self.settings.answer_seconds:g} s."
         except Exception as error:  # noqa: BLE001  # one provider's fault must not end the refreshing of the others
             return None, f"Its answer could not be used ({type(error).__name__})."
 

@@ -101,11 +101,20 @@ _NEVER_NULL = (
     "usage",
 )
 _NULL = re.compile(rb'"(?:%b)":\s*null' % "|".join(_NEVER_NULL).encode())
+_TIGHT_NULLS = tuple(f'"{name}":null'.encode() for name in _NEVER_NULL)
+
+
+def _has_forbidden_null(body: bytes) -> bool:
+    # A few searches for fixed texts cost a quarter of the pattern, which stops at every quote.
+    for null in _TIGHT_NULLS:  # noqa: SIM110  # a generator costs more than all the searches
+        if null in body:
+            return True
+    return b'": null' in body and _NULL.search(body) is not None
 
 
 def complete_chat(body: bytes) -> bytes:
     """Adds what OpenAI's schema requires of a chat completion and some upstreams leave out."""
-    if b'"refusal"' in body and b'"logprobs"' in body and _NULL.search(body) is None:
+    if b'"refusal"' in body and b'"logprobs"' in body and not _has_forbidden_null(body):
         return body
     answer = _decode_complete(body)
     for choice in answer["choices"]:
@@ -119,7 +128,7 @@ def complete_chat(body: bytes) -> bytes:
 
 def complete_completion(body: bytes) -> bytes:
     """The same for a text completion."""
-    if b'"logprobs"' in body and _NULL.search(body) is None:
+    if b'"logprobs"' in body and not _has_forbidden_null(body):
         return body
     return msgspec.json.encode(_decode_complete(body))
 

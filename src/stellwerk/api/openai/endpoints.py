@@ -44,7 +44,7 @@ class OpenAIAPI:
         self._gateway = gateway
         self._models = models
         self._may_see = may_see
-        self._total_seconds = total_seconds
+        self.total_seconds = total_seconds
 
     def register(self, routes: Routes) -> None:
         """The same below /v1 and at the root: many clients are given a base URL without it."""
@@ -68,7 +68,7 @@ class OpenAIAPI:
                 fields=fields,
                 principal=request.caller,
                 received=exchange.received,
-                deadline=exchange.received + self._total_seconds,
+                deadline=exchange.received + self.total_seconds,
                 stream=bool(body.stream),
                 wants_usage=body.wants_usage,
                 peer=exchange.peer,
@@ -88,7 +88,7 @@ class OpenAIAPI:
                 fields=fields,
                 principal=request.caller,
                 received=exchange.received,
-                deadline=exchange.received + self._total_seconds,
+                deadline=exchange.received + self.total_seconds,
                 stream=bool(body.stream),
                 wants_usage=body.wants_usage,
                 peer=exchange.peer,
@@ -108,7 +108,7 @@ class OpenAIAPI:
                 fields=fields,
                 principal=request.caller,
                 received=exchange.received,
-                deadline=exchange.received + self._total_seconds,
+                deadline=exchange.received + self.total_seconds,
                 peer=exchange.peer,
             ),
         )
