@@ -302,6 +302,28 @@ async def test_a_vendor_whose_key_is_in_the_environment_appears(tmp_path, upstre
         assert row["cost"] > 0
 
 
+@pytest.mark.parametrize(
+    ("name", "variables"),
+    [
+        ("openai", {"OPENAI_API_KEY": "sk-canary…"}),
+        ("openai", {"OPENAI_API_KEY": "sk-canary\nx-evil: 1"}),
+        ("openai", {"OPENAI_API_KEY": "sk-canary" * 1000}),
+        ("openai", {"OPENAI_API_KEY": "sk-anything", "OPENAI_BASE_URL": "canary:1234"}),
+        ("openai", {"OPENAI_API_KEY": "sk-anything", "OPENAI_BASE_URL": "http://canary:port/v1"}),
+        ("ollama", {"OLLAMA_HOST": "tcp://canary:11434"}),
+    ],
+    ids=["ellipsis", "line break", "too long", "no scheme", "no port", "ollama"],
+)
+async def test_a_variable_that_cannot_be_used_is_told_and_keeps_nothing_from_starting(tmp_path, name, variables):
+    config = {"discovery": {"environment": True, "ollama": True}}
+    async with running_gateway(tmp_path, config, environment=variables) as gateway:
+        await wait_until(lambda: "is left out" in gateway.log)
+        [line] = [line for line in gateway.log.splitlines() if "is left out" in line]
+        assert f"the provider {name} is left out" in line
+        assert "canary" not in line
+        assert (await get(gateway.port, None, "/health/readiness")).status == 200
+
+
 async def test_a_gateway_told_of_itself_as_openai_does_not_ask_itself(tmp_path):
     port = free_ports(1)
     environment = {"OPENAI_API_KEY": "sk-anything", "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1"}

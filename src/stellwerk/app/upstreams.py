@@ -1,5 +1,7 @@
 """Which providers there are: those of the config, those the environment has keys for, and an Ollama nearby."""
 
+import logging
+import re
 from collections.abc import Collection, Mapping
 
 import msgspec
@@ -8,11 +10,15 @@ from stellwerk.config.settings import Config
 from stellwerk.config.settings import Discovery as DiscoveryConfig
 from stellwerk.config.settings import Provider as ProviderConfig
 from stellwerk.core.secrets import Secret
+from stellwerk.http.pool import parse_base_url
 from stellwerk.providers.ollama import DEFAULT_ADDRESS, ollama_address
 from stellwerk.providers.openai_compatible import ProviderSettings
 from stellwerk.providers.vendors import Vendor, VendorAccess, vendors_in_environment
 
 OLLAMA = "ollama"
+
+_SENDABLE = re.compile(r"[!-~]{1,4096}")
+_log = logging.getLogger("stellwerk.app")
 
 
 class UpstreamPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +36,11 @@ class UpstreamPlan(msgspec.Struct, frozen=True, kw_only=True):
 def plan_upstreams(
     config: Config, vendors: Mapping[str, Vendor], environ: Mapping[str, str], own_urls: Collection[str] = ()
 ) -> dict[str, UpstreamPlan]:
-    """Providers by name; what is configured goes before what is found. `own_urls` are the gateway's own base URLs."""
+    """Providers by name; what is configured goes before what is found. `own_urls` are the gateway's own base URLs.
+
+    One whose address or key cannot be used is reported and left out: variables of the environment are made for other
+    programs, and the models of the others are to be had all the same.
+    """
     planned = {name: _configured(name, provider, vendors, environ) for name, provider in config.providers.items()}
     if config.discovery.environment:
         for access in vendors_in_environment(vendors, environ):
@@ -40,7 +50,23 @@ def plan_upstreams(
             planned.setdefault(access.vendor.name, _found(access))
     if config.discovery.ollama and OLLAMA not in planned:
         planned[OLLAMA] = _ollama(OLLAMA, _ollama_url(config.discovery, environ), None)
-    return planned
+    faults = {name: fault for name, plan in planned.items() if (fault := _fault(plan.settings)) is not None}
+    for name, fault in faults.items():
+        _log.error("the provider %s is left out: %s", name, fault)
+    return {name: plan for name, plan in planned.items() if name not in faults}
+
+
+def _fault(settings: ProviderSettings) -> str | None:
+    """Why a provider cannot be used; never repeats what it was given."""
+    try:
+        parse_base_url(settings.base_url)
+    except ValueError:
+        return "its address is not of the form http://host:port/path"
+    if not _SENDABLE.fullmatch(settings.base_url):
+        return "its address holds blanks or characters outside ASCII"
+    if settings.key is not None and not _SENDABLE.fullmatch(settings.key.reveal()):
+        return "its key holds blanks, line breaks or characters outside ASCII, or is longer than 4096 characters"
+    return None
 
 
 def _configured(
@@ -61,7 +87,8 @@ def _configured(
     vendor = vendors.get(provider.vendor or name)
     key = provider.api_key
     if key is None and vendor is not None:
-        key = next((Secret(value) for variable in vendor.key_variables if (value := environ.get(variable))), None)
+        values = (environ.get(variable, "").strip() for variable in vendor.key_variables)
+        key = next((Secret(value) for value in values if value), None)
     base_url = provider.base_url or (vendor.base_url if vendor is not None else None) or ""
     return UpstreamPlan(
         settings=msgspec.structs.replace(

@@ -23,7 +23,12 @@ Digest = Callable[[bytes], bytes]
 
 _PEPPER_BYTES = 32
 _SHAPE = re.compile(rb"sk-sw-[a-z2-7]{10}-[A-Za-z0-9_-]{43}")
-_WEAK_BEGINNINGS = ("sk-1234", "admin", "changeme", "change-me", "test", "password", "secret", "default", "12345")
+_KNOWN_WORDS = re.compile(
+    r"sk|abcdefgh|abcdef|abcd|1234567890|0123456789|123456|12345|1234|admin|change|me|test|password|secret|default|key"
+)
+_LEAST_UNKNOWN = 4
+"""Letters and digits that a chosen key must have beside the words that everybody tries first."""
+_REPEATED = re.compile(r"(.{1,8})\1+")
 
 
 class WeakKey(ValueError):
@@ -90,7 +95,8 @@ def check_chosen_key(key: Secret) -> None:
         raise WeakKey(f"STELLWERK_ADMIN_KEY is too long: at most {LONGEST_TOKEN} characters.")
     if not all("!" <= character <= "~" for character in text):
         raise WeakKey("STELLWERK_ADMIN_KEY may hold only visible ASCII characters, and no space.")
-    if len(set(text)) == 1 or text.lower().startswith(_WEAK_BEGINNINGS):
+    unknown = [character for character in _KNOWN_WORDS.sub("", text.lower()) if character.isalnum()]
+    if _REPEATED.fullmatch(text) is not None or len(unknown) < _LEAST_UNKNOWN:
         raise WeakKey(
             "STELLWERK_ADMIN_KEY is easy to guess. Use a random one, for example from `openssl rand -base64 32`."
         )

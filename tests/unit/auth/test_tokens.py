@@ -100,6 +100,6 @@ def test_an_admin_key_that_can_be_guessed_or_sent_by_nobody_is_refused(key):
     assert key not in str(raised.value)
 
 
-@pytest.mark.parametrize("key", ["c2VjdXJlLXJhbmRvbS1rZXk=", "sk-own-4f1e9a77c03b52d8"])
+@pytest.mark.parametrize("key", ["c2VjdXJlLXJhbmRvbS1rZXk=", "sk-own-4f1e9a77c03b52d8", "admin-key-of-the-build"])
 def test_a_random_admin_key_is_accepted(key):
     check_chosen_key(Secret(key))
