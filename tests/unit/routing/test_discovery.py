@@ -180,6 +180,36 @@ async def test_new_local_models_appear_with_the_next_refresh():
     assert ids(catalogue) == ["demo", "new"]
 
 
+async def test_new_local_models_are_there_when_the_catalogue_was_published():
+    engines = Engines("demo")
+    vendor = Provider("openai", "gpt-5")
+    catalogue, discovery = make(vendor, local=engines)
+    await discovery.refresh_now()
+    engines.names = ("demo", "new")
+    discovery.publish()
+    assert ids(catalogue) == ["demo", "new", "openai/gpt-5"]
+    assert vendor.asked.qsize() == 1
+
+
+async def test_a_refresh_does_not_bring_back_what_was_published_away_meanwhile():
+    engines = Engines("demo")
+    catalogue, discovery = make(Provider("openai", "gpt-5"), local=engines)
+    refreshing = asyncio.create_task(discovery.refresh_now())
+    engines.names = ()
+    discovery.publish()
+    await refreshing
+    assert ids(catalogue) == ["openai/gpt-5"]
+
+
+async def test_what_is_known_of_a_provider_is_there_before_it_was_asked():
+    vendor = Provider("openai", "gpt-5")
+    known = (Model(provider="openai", name="gpt-5", id="openai/gpt-5"),)
+    catalogue = WatchedCatalogue()
+    Discovery(catalogue, clock=Clock(), sources=[Source(lister=vendor, known=known)])
+    assert ids(catalogue) == ["openai/gpt-5"]
+    assert vendor.asked.empty()
+
+
 async def test_models_that_are_gone_disappear():
     vendor = Provider("openai", "gpt-4", "gpt-5")
     catalogue, discovery = make(vendor)
