@@ -211,8 +211,7 @@ class Application:
         providers: dict[str, Provider] = {}
         for name, each in planned.items():
             settings = each.settings
-            if settings.key is not None:
-                self._logs.add_secret(settings.key)
+            self._hide(*([settings.key] if settings.key else []), *(Secret(value) for _, value in settings.headers))
             origin, _ = parse_base_url(settings.base_url)
             # A machine of one's own may have to load the model first, and reads long prompts slowly.
             patience = config.upstream.total_seconds if settings.local else base.first_byte_seconds
@@ -241,6 +240,14 @@ class Application:
         self._plans = planned
         self._providers = providers
         self._dispatch.providers = providers
+
+    def _hide(self, *secrets: Secret) -> None:
+        """Keeps secrets of upstreams out of the log."""
+        try:
+            for secret in secrets:
+                self._logs.add_secret(secret)
+        except ValueError as error:
+            _log.warning("not every secret can be kept out of the log: %s", error)
 
     def _price(self, provider: str, model: str) -> Price | None:
         vendor = self._price_vendors.get(provider)

@@ -11,6 +11,7 @@ GatewayError                500 internal_error
 ├── Conflict                409
 ├── TooLarge                413
 ├── UnsupportedMedia        415
+├── Unprocessable           422 understood, but not acceptable; only ever an upstream's word
 ├── HeaderTooLarge          431
 ├── RateLimited             429 ours or the upstream's; `retry_after` says when
 ├── ClientLeft              499 never rendered, only recorded
@@ -106,6 +107,11 @@ class TooLarge(GatewayError):
 class UnsupportedMedia(GatewayError):
     status = 415
     code = "unsupported_media_type"
+
+
+class Unprocessable(GatewayError):
+    status = 422
+    code = "invalid_value"
 
 
 class HeaderTooLarge(GatewayError):

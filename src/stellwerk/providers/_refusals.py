@@ -9,11 +9,13 @@ import msgspec
 
 from stellwerk.core.errors import (
     BadRequest,
+    Conflict,
     GatewayError,
     NotFound,
     RateLimited,
     TooLarge,
     Unavailable,
+    Unprocessable,
     UpstreamError,
     UpstreamRefused,
     UpstreamTimeout,
@@ -68,6 +70,10 @@ def read_refusal(status: int, body: bytes, retry_after: bytes | None, now: float
         )
     if status == 413:
         return TooLarge(message or "The request is too large for the upstream.")
+    if status == 409:
+        return Conflict(message or "The upstream reports a conflict.", code=code or "conflict", param=param)
+    if status == 422:
+        return Unprocessable(message or "The upstream rejected the request.", code=code or "invalid_value", param=param)
     if 400 <= status < 500 and status not in (408, 425, 499):
         return BadRequest(message or "The upstream rejected the request.", code=code or "invalid_value", param=param)
     if status in (408, 504):

@@ -18,6 +18,7 @@ EXPECTED = {
     "Conflict": (409, "conflict_error", "conflict", None),
     "TooLarge": (413, "invalid_request_error", "request_too_large", "false"),
     "UnsupportedMedia": (415, "invalid_request_error", "unsupported_media_type", "false"),
+    "Unprocessable": (422, "invalid_request_error", "invalid_value", "false"),
     "HeaderTooLarge": (431, "invalid_request_error", "header_too_large", "false"),
     "RateLimited": (429, "rate_limit_error", "rate_limit_exceeded", None),
     "ClientLeft": (499, "server_error", "client_closed_request", "false"),

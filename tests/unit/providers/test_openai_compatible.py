@@ -8,11 +8,13 @@ import pytest
 from stellwerk.core.call import Operation, Wire
 from stellwerk.core.errors import (
     BadRequest,
+    Conflict,
     GatewayError,
     NotFound,
     RateLimited,
     TooLarge,
     Unavailable,
+    Unprocessable,
     UpstreamBroken,
     UpstreamError,
     UpstreamRefused,
@@ -149,10 +151,10 @@ async def test_a_redirect_is_not_followed_so_the_key_stays_with_its_origin(conne
         (403, UpstreamRefused, "upstream_credentials_rejected", True),
         (404, NotFound, "model_not_found", True),
         (408, UpstreamTimeout, "upstream_timeout", True),
-        (409, BadRequest, "bad_thing", False),
+        (409, Conflict, "bad_thing", False),
         (413, TooLarge, "request_too_large", False),
         (418, BadRequest, "bad_thing", False),
-        (422, BadRequest, "bad_thing", False),
+        (422, Unprocessable, "bad_thing", False),
         (429, RateLimited, "upstream_rate_limited", True),
         (500, UpstreamError, "upstream_error", True),
         (502, UpstreamError, "upstream_error", True),
@@ -168,7 +170,7 @@ async def test_each_refusal_means_one_error_of_ours(connect, upstream, status, k
         await send(connect())
     assert type(caught.value) is kind
     assert (caught.value.code, caught.value.may_fall_back) == (code, falls_back)
-    tells = kind in (BadRequest, NotFound, TooLarge, RateLimited)
+    tells = kind in (BadRequest, Conflict, NotFound, TooLarge, Unprocessable, RateLimited)
     assert ("It is so." in caught.value.message) is tells
     assert caught.value.param == {BadRequest: "messages[0]", NotFound: "model"}.get(kind)
 
