@@ -9,7 +9,7 @@ import pytest
 
 from stellwerk.core.call import Operation, Wire
 from stellwerk.core.clock import SystemClock
-from stellwerk.core.errors import BadRequest, GatewayError, UpstreamBroken, UpstreamError
+from stellwerk.core.errors import BadRequest, GatewayError, Unprocessable, UpstreamBroken, UpstreamError
 from stellwerk.core.events import Finished, Text, Used
 from stellwerk.core.outcome import Usage
 from stellwerk.core.plan import Model, Target
@@ -174,7 +174,7 @@ async def test_a_refusal_is_a_gateway_error_and_holds_nothing(member, status):
     with pytest.raises(GatewayError) as caught:
         await member.send()
     assert caught.value.may_fall_back is (status not in (400, 422))
-    assert isinstance(caught.value, BadRequest) is (status in (400, 422))
+    assert isinstance(caught.value, BadRequest | Unprocessable) is (status in (400, 422))
     member.assert_nothing_is_held()
 
 

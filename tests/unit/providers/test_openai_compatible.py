@@ -172,7 +172,12 @@ async def test_each_refusal_means_one_error_of_ours(connect, upstream, status, k
     assert (caught.value.code, caught.value.may_fall_back) == (code, falls_back)
     tells = kind in (BadRequest, Conflict, NotFound, TooLarge, Unprocessable, RateLimited)
     assert ("It is so." in caught.value.message) is tells
-    assert caught.value.param == {BadRequest: "messages[0]", NotFound: "model"}.get(kind)
+    assert caught.value.param == {
+        BadRequest: "messages[0]",
+        Conflict: "messages[0]",
+        Unprocessable: "messages[0]",
+        NotFound: "model",
+    }.get(kind)
 
 
 @pytest.mark.parametrize(

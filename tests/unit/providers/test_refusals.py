@@ -88,7 +88,7 @@ def test_every_retry_after_is_a_wait_within_bounds_or_none(value, now):
 def test_every_refusal_has_one_meaning(status, body, retry_after):
     error = read_refusal(status, body, retry_after, 1_700_000_000.0)
     assert isinstance(error, GatewayError)
-    assert error.status in {400, 404, 413, 429, 502, 503, 504}
+    assert error.status in {400, 404, 409, 413, 422, 429, 502, 503, 504}
     assert (error.retry_after is not None) == (error.status in (429, 503))
 
 
