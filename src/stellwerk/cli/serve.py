@@ -58,6 +58,9 @@ def serve(
     try:
         application = Application(settings, store=store, data=folder, config_file=file, environ=environ, logs=logs)
         _run(application.run(lambda name, number: _announce(name, number, folder, store.new_admin_key, chosen)))
+    except Unavailable as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(_EX_CONFIG) from None
     except OSError as error:
         listen = settings.listen
         reason = error.strerror or type(error).__name__
