@@ -1,10 +1,17 @@
-"""Fixtures that many tests share: a scripted upstream and a listener, both on real sockets."""
+"""Fixtures that many tests share: upstreams and pools on real sockets, databases and models in real files."""
 
+import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from stellwerk.core.clock import SystemClock
+from stellwerk.http.pool import Pools
+from stellwerk.http.upstream import UpstreamSettings
+from stellwerk.storage.database import FILE_NAME, open_database
 from tests.scripted_upstream import ScriptedUpstream
+from tests.tiny_gguf import write_tiny_chat_model, write_tiny_embedding_model
 
 
 def pytest_addoption(parser):
@@ -26,3 +33,72 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
     await server.start()
     yield server
     await server.stop()
+
+
+class SetClock:
+    """Both clocks stand still until somebody sets them."""
+
+    def __init__(self):
+        self.at = 1_000_000.0
+
+    def now(self):
+        return self.at
+
+    def monotonic(self):
+        return self.at
+
+
+@pytest.fixture
+def clock():
+    return SetClock()
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """A fresh database, made once for all tests."""
+    folder = tmp_path_factory.mktemp("made-once")
+    open_database(folder).close()
+    return folder / FILE_NAME
+
+
+@pytest.fixture
+def folder(tmp_path, made_once):
+    """A data folder with a database in it."""
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o700)
+    shutil.copy(made_once, folder / FILE_NAME)
+    return folder
+
+
+@pytest.fixture
+def database(folder):
+    database = open_database(folder)
+    yield database
+    database.close()
+
+
+class Unwatched:
+    def connected(self) -> None: ...
+
+    def reused(self) -> None: ...
+
+
+@pytest.fixture
+async def pools() -> AsyncIterator[Pools]:
+    pools = Pools(UpstreamSettings(connect_seconds=2), Unwatched(), SystemClock())
+    yield pools
+    pools.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_chat_model(folder / "chat.gguf")
+    write_tiny_embedding_model(folder / "embedding.gguf")
+    return folder
+
+
+@pytest.fixture
+def models(tiny_models, tmp_path) -> Path:
+    """A models folder of the test's own with `chat` and `embedding` in it."""
+    return Path(shutil.copytree(tiny_models, tmp_path / "models"))

@@ -1,6 +1,5 @@
 import json
 import re
-import shutil
 import sqlite3
 
 import pytest
@@ -10,22 +9,6 @@ from stellwerk.auth.keys import list_keys
 from stellwerk.cli import keys
 from stellwerk.storage.database import FILE_NAME, open_database
 from stellwerk.storage.folder import FolderLock
-
-
-@pytest.fixture(scope="session")
-def made_once(tmp_path_factory):
-    """A fresh database, made by the migrations once for all tests."""
-    folder = tmp_path_factory.mktemp("made-once")
-    open_database(folder).close()
-    return folder / FILE_NAME
-
-
-@pytest.fixture
-def folder(tmp_path, made_once):
-    folder = tmp_path / "data"
-    folder.mkdir(mode=0o700)
-    shutil.copy(made_once, folder / FILE_NAME)
-    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -4,24 +4,6 @@ from stellwerk.core.call import Call, Operation, Wire
 from stellwerk.core.principal import Principal, Role
 
 
-class SetClock:
-    """Both clocks stand still until somebody sets them."""
-
-    def __init__(self):
-        self.at = 1_000.0
-
-    def now(self):
-        return self.at
-
-    def monotonic(self):
-        return self.at
-
-
-@pytest.fixture
-def clock():
-    return SetClock()
-
-
 @pytest.fixture
 def call():
     def call(key_id="a", **own):

@@ -1,4 +1,3 @@
-import shutil
 import sqlite3
 import threading
 import time
@@ -7,26 +6,9 @@ from contextlib import closing
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table
 
-from stellwerk.storage.database import FILE_NAME, Database, open_database
+from stellwerk.storage.database import FILE_NAME, Database
 from stellwerk.storage.sqlite import make_engine
 from stellwerk.storage.writer import Writer, WriterSettings
-
-
-@pytest.fixture(scope="session")
-def made_once(tmp_path_factory):
-    """A fresh database, made by the migrations once for all tests."""
-    folder = tmp_path_factory.mktemp("made-once")
-    open_database(folder).close()
-    return folder / FILE_NAME
-
-
-@pytest.fixture
-def folder(tmp_path, made_once):
-    """A data folder with a database in it."""
-    folder = tmp_path / "data"
-    folder.mkdir(mode=0o700)
-    shutil.copy(made_once, folder / FILE_NAME)
-    return folder
 
 
 @pytest.fixture

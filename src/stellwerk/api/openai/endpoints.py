@@ -6,10 +6,10 @@ from urllib.parse import unquote
 
 import msgspec
 
-from stellwerk.api._guard import Request, Routes
+from stellwerk.api._guard import Request, RequestHandler, Routes
 from stellwerk.api.openai.models import render_model
 from stellwerk.api.openai.reply import OpenAIReply
-from stellwerk.api.openai.requests import ChatBody, CompletionBody, EmbeddingBody, read_body
+from stellwerk.api.openai.requests import Body, ChatBody, CompletionBody, EmbeddingBody, read_body
 from stellwerk.core.call import Call, Operation, Wire
 from stellwerk.core.errors import NotFound
 from stellwerk.core.plan import Model
@@ -18,9 +18,11 @@ from stellwerk.http.exchange import Headers
 from stellwerk.pipeline.gateway import Gateway
 
 _JSON: Headers = ((b"content-type", b"application/json"),)
-_chat = msgspec.json.Decoder(ChatBody)
-_completion = msgspec.json.Decoder(CompletionBody)
-_embedding = msgspec.json.Decoder(EmbeddingBody)
+_CALLS: tuple[tuple[str, Operation, Wire, type[Body]], ...] = (
+    ("/chat/completions", Operation.CHAT, Wire.OPENAI_CHAT, ChatBody),
+    ("/completions", Operation.COMPLETION, Wire.OPENAI_COMPLETION, CompletionBody),
+    ("/embeddings", Operation.EMBEDDING, Wire.OPENAI_EMBEDDING, EmbeddingBody),
+)
 
 
 class Models(Protocol):
@@ -49,72 +51,32 @@ class OpenAIAPI:
     def register(self, routes: Routes) -> None:
         """The same below /v1 and at the root: many clients are given a base URL without it."""
         for prefix in ("/v1", ""):
-            routes.add("POST", f"{prefix}/chat/completions", CALLERS, self._create_chat_completion)
-            routes.add("POST", f"{prefix}/completions", CALLERS, self._create_completion)
-            routes.add("POST", f"{prefix}/embeddings", CALLERS, self._create_embedding)
+            for path, operation, wire, body in _CALLS:
+                handler = self._answering(operation, wire, msgspec.json.Decoder(body))
+                routes.add("POST", prefix + path, CALLERS, handler)
             routes.add("GET", f"{prefix}/models", READERS, self._list_models)
             routes.add("GET", f"{prefix}/models/{{rest}}", READERS, self._retrieve_model)
 
-    async def _create_chat_completion(self, request: Request) -> None:
-        exchange = request.exchange
-        body, fields = read_body(exchange.body, exchange.headers.get(b"content-type"), _chat)
-        await self._run(
-            request,
-            Call(
+    def _answering(self, operation: Operation, wire: Wire, decoder: "msgspec.json.Decoder[Body]") -> RequestHandler:
+        async def answer(request: Request) -> None:
+            exchange = request.exchange
+            body, fields = read_body(exchange.body, exchange.headers.get(b"content-type"), decoder)
+            call = Call(
                 id=request.id,
-                operation=Operation.CHAT,
-                wire=Wire.OPENAI_CHAT,
+                operation=operation,
+                wire=wire,
                 model=body.model,
                 fields=fields,
                 principal=request.caller,
                 received=exchange.received,
                 deadline=exchange.received + self.total_seconds,
-                stream=bool(body.stream),
+                stream=body.streams,
                 wants_usage=body.wants_usage,
                 peer=exchange.peer,
-            ),
-        )
+            )
+            await self._gateway.run(call, OpenAIReply(call, exchange))
 
-    async def _create_completion(self, request: Request) -> None:
-        exchange = request.exchange
-        body, fields = read_body(exchange.body, exchange.headers.get(b"content-type"), _completion)
-        await self._run(
-            request,
-            Call(
-                id=request.id,
-                operation=Operation.COMPLETION,
-                wire=Wire.OPENAI_COMPLETION,
-                model=body.model,
-                fields=fields,
-                principal=request.caller,
-                received=exchange.received,
-                deadline=exchange.received + self.total_seconds,
-                stream=bool(body.stream),
-                wants_usage=body.wants_usage,
-                peer=exchange.peer,
-            ),
-        )
-
-    async def _create_embedding(self, request: Request) -> None:
-        exchange = request.exchange
-        body, fields = read_body(exchange.body, exchange.headers.get(b"content-type"), _embedding)
-        await self._run(
-            request,
-            Call(
-                id=request.id,
-                operation=Operation.EMBEDDING,
-                wire=Wire.OPENAI_EMBEDDING,
-                model=body.model,
-                fields=fields,
-                principal=request.caller,
-                received=exchange.received,
-                deadline=exchange.received + self.total_seconds,
-                peer=exchange.peer,
-            ),
-        )
-
-    async def _run(self, request: Request, call: Call) -> None:
-        await self._gateway.run(call, OpenAIReply(call, request.exchange))
+        return answer
 
     async def _list_models(self, request: Request) -> None:
         caller = request.caller

@@ -55,8 +55,22 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class _Sampling(msgspec.Struct):
+class Body(msgspec.Struct, kw_only=True):
+    """What the line must know of every body."""
+
     model: _ModelName
+
+    @property
+    def streams(self) -> bool:
+        return False
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether the usage chunk was asked for."""
+        return False
+
+
+class _Sampling(Body, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: _Temperature | None = None
@@ -69,6 +83,10 @@ class _Sampling(msgspec.Struct):
     seed: int | None = None
     user: str | None = None
     logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+
+    @property
+    def streams(self) -> bool:
+        return bool(self.stream)
 
     @property
     def wants_usage(self) -> bool:
@@ -98,10 +116,9 @@ class CompletionBody(_Sampling, kw_only=True):
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
 
 
-class EmbeddingBody(msgspec.Struct, kw_only=True):
+class EmbeddingBody(Body, kw_only=True):
     """POST /v1/embeddings."""
 
-    model: _ModelName
     input: Annotated[str, Meta(min_length=1)] | Annotated[list[Any], Meta(min_length=1, max_length=20_000)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
