@@ -309,10 +309,10 @@ class Conversations:
         self.strange_share = strange_share
         self.reserved = {plain(line) for intent in self.intents for line in intent.held_out}
 
-    def turn(self) -> Turn:
+    def turn(self, *, long_share: float = 0.0) -> Turn:
         """One question of any kind with its answer."""
         if self.dice.random() < self.strange_share:
-            return self.strange_turn(long=self.dice.random() < 0.05)
+            return self.strange_turn(long=self.dice.random() < long_share)
         intent = self.dice.choice(self.intents)
         question = self.question(intent)
         # Choices and rules can arrive at a held-out question by themselves; such a draw is thrown away.
@@ -379,10 +379,12 @@ class Conversations:
         strangers = self.dice.choice(self.strangers)
         return ". ".join(self.stranger(strangers) for _ in range(self.dice.choice([1, 1, 2, 3, 6])))
 
-    def conversation(self) -> tuple[str | None, list[Turn]]:
-        """A system prompt and one to six turns."""
-        count = self.dice.choice([1] * 36 + [2, 2, 3, 4, 5, 6])
-        return self.system(), [self.turn() for _ in range(count)]
+    def conversation(self, *, bare: bool = False) -> tuple[str | None, list[Turn]]:
+        """A system prompt and one to six turns; a bare one is a single question and nothing before it."""
+        if bare:
+            return None, [self.turn()]
+        count = self.dice.choice([1] * 12 + [2, 2, 3, 4, 5, 6])
+        return self.system(), [self.turn(long_share=0.06) for _ in range(count)]
 
     def corpus(self) -> list[str]:
         """The text the tokenizer is made from."""

@@ -112,9 +112,10 @@ class Batches:
         self.conversations, self.chat, self.tokens = conversations, chat, tokens
         self.packed: list[list[Lesson]] = []
 
-    def next(self, shorten: float) -> tuple[Tensor, Tensor]:
+    def next(self, *, bare: bool, shorten: float) -> tuple[Tensor, Tensor]:
+        """The next batch; what is asked for here is drawn when the last packing is used up."""
         if not self.packed:
-            self.pack(shorten)
+            self.pack(bare, shorten)
         lessons = self.packed.pop()
         length = max(len(lesson.ids) for lesson in lessons)
         ids = torch.zeros((len(lessons), length), dtype=torch.long)
@@ -124,8 +125,9 @@ class Batches:
             labels[row, : len(lesson.labels)] = torch.tensor(lesson.labels)
         return ids, labels
 
-    def pack(self, shorten: float) -> None:
-        drawn = [self.chat.lesson(*self.conversations.conversation(), shorten=shorten) for _ in range(800)]
+    def pack(self, bare: bool, shorten: float) -> None:
+        conversations = [self.conversations.conversation(bare=bare) for _ in range(800)]
+        drawn = [self.chat.lesson(system, turns, shorten=shorten) for system, turns in conversations]
         drawn.sort(key=lambda lesson: len(lesson.ids))
         batch: list[Lesson] = []
         for lesson in drawn:
@@ -139,15 +141,20 @@ class Batches:
 
 def learning_rate(step: int, recipe: Recipe) -> float:
     """A short warm-up, then half a cosine down to almost nothing."""
-    warmth = min(1.0, (step + 1) / 150)
+    warmth = min(1.0, (step + 1) / 100)
     return recipe.rate * warmth * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps)))
 
 
-def make_optimizer(network: Network, recipe: Recipe) -> torch.optim.AdamW:
-    matrices = [weight for weight in network.parameters() if weight.dim() > 1]
-    vectors = [weight for weight in network.parameters() if weight.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98))
+def make_optimizers(network: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices, which needs two thirds of the steps of AdamW here; AdamW for the rest."""
+    matrices = [weight for name, weight in network.named_parameters() if weight.dim() > 1 and name.startswith("blocks")]
+    others = [
+        weight for name, weight in network.named_parameters() if weight.dim() < 2 or not name.startswith("blocks")
+    ]
+    return [
+        torch.optim.Muon(matrices, lr=recipe.rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
 
 
 def loss_of(network: Network, ids: Tensor, labels: Tensor) -> Tensor:
@@ -156,23 +163,29 @@ def loss_of(network: Network, ids: Tensor, labels: Tensor) -> Tensor:
         hidden = network(ids[:, :-1])
         learned = labels[:, 1:] != UNLEARNED
         scores = network.logits(hidden[learned])
-    return functional.cross_entropy(scores.float(), labels[:, 1:][learned])
+    # Not the mean over what is learned: a batch of two long conversations would count as much as one of eighty short.
+    return functional.cross_entropy(scores.float(), labels[:, 1:][learned], reduction="sum") / (0.4 * ids.numel())
 
 
 def train(network: Network, batches: Batches, recipe: Recipe) -> None:
-    optimizer = make_optimizer(network, recipe)
+    optimizers = make_optimizers(network, recipe)
     began, seen, smooth = time.monotonic(), 0, 0.0
     for step in range(recipe.steps):
-        # Answers are learned whole first; once they sit, most of them can be cut short.
-        ids, labels = batches.next(shorten=0.0 if step < recipe.steps // 12 else 0.85)
+        # Bare questions first, they cost the least; histories and system prompts once the questions are understood.
+        # Answers are learned whole at the very start; once they sit, most of them can be cut short.
+        ids, labels = batches.next(
+            bare=step < 0.65 * recipe.steps,
+            shorten=0.0 if step < 0.06 * recipe.steps else 0.85,
+        )
         rate = learning_rate(step, recipe)
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate
         loss = loss_of(network, ids, labels)
-        optimizer.zero_grad(set_to_none=True)
+        network.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         seen += ids.numel()
         smooth = loss.item() if step == 0 else 0.97 * smooth + 0.03 * loss.item()
         if step % 100 == 0 or step == recipe.steps - 1:
@@ -205,12 +218,12 @@ def examine(network: Network, chat: Chat, conversations: Conversations) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, default=SHIPPED, help="the GGUF file to write")
-    parser.add_argument("--steps", type=int, default=4500, help="training steps")
+    parser.add_argument("--steps", type=int, default=3200, help="training steps")
     parser.add_argument("--tokens", type=int, default=2048, help="tokens per step")
     parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
     parser.add_argument("--vocabulary", type=int, default=2048, help="tokens in the vocabulary")
     parser.add_argument("--seed", type=int, default=11, help="start of all chance")
-    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
     return parser.parse_args()
 
 
