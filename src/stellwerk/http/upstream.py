@@ -227,6 +227,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._until_close = False
         self._informational = 0
         self._framing = 0
+        self._pieces: list[bytes] = []
+        """Body that the present read has brought; handed on once, so that who is behind catches up in larger steps."""
         self._paused = False
         self.answer: Answer | None = None
         self.alive = True
@@ -301,12 +303,23 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
+            self._hand_on()
             self._fail("The upstream sent something that is not HTTP.")
         except httptools.HttpParserUpgrade:
+            self._hand_on()
             self._fail("The upstream wants to change the protocol.")
         else:
+            if self._pieces:
+                self._hand_on()
             if self._framing > _MOST_FRAMING:
                 self._fail("The upstream sent a head or a trailer that is too large.")
+
+    def _hand_on(self) -> None:
+        pieces = self._pieces
+        if pieces:
+            self._pieces = []
+            if self.answer is not None:
+                self.answer.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def _fail(self, message: str) -> None:
         answer = self.answer
@@ -335,10 +348,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         self._framing = 0
-        if self.answer is not None:
-            self.answer.feed(data)
+        self._pieces.append(data)
 
     def on_message_complete(self) -> None:
+        self._hand_on()
         answer = self.answer
         if answer is None:
             return
