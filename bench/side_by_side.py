@@ -66,6 +66,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="check the load generator against the mock, and end")
     parser.add_argument("--setup", action="store_true", help="set up the environments, and end")
     parser.add_argument("--report", type=Path, metavar="FILE", help="render an earlier result, and end")
+    parser.add_argument("--judge", action="store_true", help="fail when Stellwerk misses its bars beside nginx")
     parser.add_argument("--publish", action="store_true", help="write the tables into bench/README.md")
     parser.add_argument("--output", type=Path, metavar="FILE", help="result file (default bench/results/<time>.json)")
     parser.add_argument("--port", type=int, default=Ports.target, help="port of the targets (default %(default)s)")
@@ -242,7 +243,10 @@ def run(options: argparse.Namespace) -> int:
     print(f"\n{text}\nresult: {output}")
     if options.publish:
         report.publish(text)
-    failed = result["skipped"] or [record for record in result["records"] if "error" in record]
+    missed = report.judge(result) if options.judge else []
+    for bar in missed:
+        print(f"missed: {bar}")
+    failed = missed or result["skipped"] or [record for record in result["records"] if "error" in record]
     return 1 if failed else 0
 
 
