@@ -18,9 +18,6 @@ from stellwerk.http.router import Route as HttpRoute
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _log = logging.getLogger("stellwerk.api")
 
-Authenticate = Callable[[str], Awaitable[Principal]]
-"""The text of a key to its principal. Raises Unauthenticated."""
-
 
 class KnownKeys(Protocol):
     def authenticate(self, token: str) -> Principal:
