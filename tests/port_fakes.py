@@ -58,10 +58,16 @@ class StillClock:
 class CountingMeter:
     begun: int = 0
     counted: list = field(default_factory=list)
+    events: int = 0
+    size: int = 0
 
     def begin(self) -> float:
         self.begun += 1
         return 0.25
+
+    def deliver(self, events, size) -> None:
+        self.events += events
+        self.size += size
 
     def count(self, usage) -> None:
         self.counted.append(usage)

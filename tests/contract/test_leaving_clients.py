@@ -3,28 +3,45 @@
 import asyncio
 from itertools import count
 
+import msgspec
 import pytest
 
 from stellwerk.api.openai.reply import OpenAIReply
 from stellwerk.core.call import Operation
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.plan import Plan, Target
+from stellwerk.core.principal import Tier
 from stellwerk.http.pool import parse_base_url
 from stellwerk.pipeline.dispatch import Dispatch
 from stellwerk.pipeline.gateway import Gateway
 from stellwerk.pipeline.settle import Settle
 from stellwerk.providers.openai_compatible import OpenAICompatible, ProviderSettings
-from tests.port_fakes import RecordedExchange, make_call
+from tests.port_fakes import ALICE, RecordedExchange, make_call
+
+PAYS = msgspec.structs.replace(ALICE, tier=Tier.PAYG)
 
 
 class Permit:
     headers = ()
 
     def __init__(self) -> None:
-        self.released = 0
+        self.given_back = 0
+
+    def release(self, tokens=None) -> None:
+        self.given_back += 1
+
+    refund = release
+
+
+class Hold:
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def settle(self, cost, *, estimated) -> None:
+        self.closed += 1
 
     def release(self) -> None:
-        self.released += 1
+        self.closed += 1
 
 
 class Line:
@@ -36,10 +53,11 @@ class Line:
             ProviderSettings(name="vendor", base_url=upstream.url, **settings), self.pool, SystemClock()
         )
         plan = Plan(name="x", targets=(Target(provider="vendor", model="up"),) * 2)
-        self.permits, self.outcomes = [], []
+        self.permits, self.outcomes, self.holds = [], [], []
         self.gateway = Gateway(
             plan=lambda _call: plan,
             admit=self.admit,
+            hold=self.hold,
             dispatch=Dispatch({"vendor": provider}, self, 2),
             settle=Settle([self.outcomes.append], lambda *_: 0),
             clock=SystemClock(),
@@ -47,9 +65,14 @@ class Line:
 
     def fell_back(self) -> None: ...
 
-    def admit(self, _call) -> Permit:
+    def admit(self, _call, _estimate, _model) -> Permit:
         self.permits.append(Permit())
         return self.permits[-1]
+
+    async def hold(self, _call, _prices, _estimate) -> Hold:
+        await asyncio.sleep(0)
+        self.holds.append(Hold())
+        return self.holds[-1]
 
     @property
     def busy(self) -> list:
@@ -76,7 +99,8 @@ async def test_whenever_a_client_leaves_everything_is_given_back(upstream, pools
     line = Line(upstream, pools, **settings)
     statuses = set()
     for steps in count(1):
-        call, exchange = make_call(operation, stream=stream), RecordedExchange()
+        call = msgspec.structs.replace(make_call(operation, stream=stream), principal=PAYS)
+        exchange = RecordedExchange()
         going = asyncio.ensure_future(line.gateway.run(call, OpenAIReply(call, exchange)))
         for _ in range(steps):
             await asyncio.sleep(0)
@@ -84,10 +108,13 @@ async def test_whenever_a_client_leaves_everything_is_given_back(upstream, pools
         going.cancel()
         async with asyncio.timeout(5):
             await asyncio.gather(going, return_exceptions=True)
-        assert len(line.outcomes) == len(line.permits) == steps
-        assert line.permits[-1].released == 1
+        assert len(line.permits) == steps
+        assert line.permits[-1].given_back == 1
+        # Who leaves before the money is held has had nothing.
+        assert len(line.outcomes) == len(line.holds) >= steps - 1
+        assert all(hold.closed == 1 for hold in line.holds)
         assert (line.gateway.in_flight, line.busy) == (0, [])
-        statuses.add(line.outcomes[-1].status)
+        statuses |= {outcome.status for outcome in line.outcomes[-1:]}
         if complete or steps > 2000:
             break
     assert statuses == {499, 503 if refused else 200}

@@ -22,6 +22,7 @@ from stellwerk.core.errors import GatewayError
 from stellwerk.core.plan import Plan, Target
 from stellwerk.http.pool import parse_base_url
 from stellwerk.pipeline.dispatch import Dispatch
+from stellwerk.pipeline.estimate import estimate
 from stellwerk.pipeline.meter import CallMeter
 from stellwerk.providers.openai_compatible import OpenAICompatible, ProviderSettings
 from tests.port_fakes import ALICE, RecordedExchange
@@ -61,7 +62,8 @@ async def translate(request: bytes, upstream, pools) -> str:
     reply = OpenAIReply(call, exchange)
     try:
         async with asyncio.timeout(5):
-            await Dispatch({"vendor": provider}, Watch(), 1).run(call, plan, reply, CallMeter(call, SystemClock()))
+            meter = CallMeter(call, SystemClock(), estimate(call))
+            await Dispatch({"vendor": provider}, Watch(), 1).run(call, plan, reply, meter)
     except GatewayError as error:
         if not reply.started:
             exchange.respond(*render_error(error, exchange.path))

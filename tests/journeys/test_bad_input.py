@@ -124,7 +124,8 @@ def check_shape(answer: Answer, status: int, code: str) -> None:
     assert answer.status == status, answer.body
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-request-id"]
-    assert set(answer.json) == {"error"}
+    assert set(answer.json) == {"error", "detail"}
+    assert answer.json["detail"] == answer.json["error"]["message"]
     assert {"message", "type", "param", "code"} <= set(answer.error)
     assert answer.error["code"] == code
     assert 0 < len(answer.error["message"]) < 1000

@@ -9,7 +9,8 @@ import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
 from stellwerk import __version__
-from stellwerk.app.application import Application, Store
+from stellwerk.app.application import Application
+from stellwerk.app.store import Store
 from stellwerk.config.settings import Config, Discovery, Engines, Listen
 from stellwerk.core.principal import CALLERS, OBSERVERS, OPEN, READERS, Access, Role
 from stellwerk.telemetry.logs import LogSettings, start_logs

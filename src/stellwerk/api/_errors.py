@@ -1,6 +1,7 @@
 """Renders errors, each in the dialect of the API that was asked. There is no other place that does."""
 
 import os
+from typing import Any
 
 import msgspec
 
@@ -31,15 +32,19 @@ _RETRYABLE = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 def render_openai_error(error: GatewayError) -> bytes:
     """The error object as OpenAI's clients read it: `{"error": {message, type, param, code}}`."""
-    body = {
+    return msgspec.json.encode({"error": _error_object(error)})
+
+
+def _error_object(error: GatewayError) -> dict[str, Any]:
+    body: dict[str, Any] = {
         "message": error.message,
         "type": _TYPES.get(error.status, "server_error"),
         "param": error.param,
         "code": error.code,
     }
     if error.metadata:
-        body["metadata"] = dict(error.metadata)  # type: ignore[assignment]
-    return msgspec.json.encode({"error": body})
+        body["metadata"] = dict(error.metadata)
+    return body
 
 
 def error_headers(error: GatewayError) -> Headers:
@@ -51,16 +56,21 @@ def error_headers(error: GatewayError) -> Headers:
             (b"retry-after", b"%d" % -(-wait // 1)),
             (b"retry-after-ms", b"%d" % -(-wait * 1000 // 1)),
         )
+    if error.status == 401:
+        # RFC 9110, 15.5.2: whoever is turned away is told how to come in.
+        headers += ((b"www-authenticate", b"Bearer"),)
     if error.status >= 400 and error.status not in _RETRYABLE:
         headers += ((b"x-should-retry", b"false"),)
     return headers
 
 
 def render_error(error: GatewayError, _path: str, request_id: str | None = None) -> tuple[int, Headers, bytes]:
-    """Status, headers and body; the path decides the dialect, and every path of today speaks OpenAI's.
+    """Status, headers and body; every path of today speaks OpenAI's dialect and the admin API's at once.
 
     A request that was refused before it had an id gets one here: no answer goes out without.
     """
     shown = request_id or f"req_{os.urandom(12).hex()}"
     headers = (*error_headers(error), (b"x-request-id", shown.encode()))
-    return error.status, headers, render_openai_error(error)
+    # `detail` is where clients of the admin API look.
+    body = {"error": _error_object(error), "detail": error.message}
+    return error.status, headers, msgspec.json.encode(body)

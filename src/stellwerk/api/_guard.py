@@ -9,8 +9,9 @@ from itertools import count
 from typing import Protocol
 
 from stellwerk.api._errors import render_error
+from stellwerk.auth.networks import check_network
 from stellwerk.core.errors import Forbidden, GatewayError, Unauthenticated
-from stellwerk.core.principal import Access, Principal
+from stellwerk.core.principal import Access, Principal, Role
 from stellwerk.http.exchange import Exchange
 from stellwerk.http.router import Handler, Router
 from stellwerk.http.router import Route as HttpRoute
@@ -21,7 +22,7 @@ _log = logging.getLogger("stellwerk.api")
 
 class KnownKeys(Protocol):
     def authenticate(self, token: str) -> Principal:
-        """Raises Unauthenticated; never waits."""
+        """Who shows this key or access token. Raises Unauthenticated, Forbidden when disabled; never waits."""
 
     async def authenticate_or_refresh(self, token: str) -> Principal:
         """The same after a look at what another process may have changed."""
@@ -96,8 +97,9 @@ class Routes:
             principal = self._keys.authenticate(token)
         except Unauthenticated:
             principal = await self._keys.authenticate_or_refresh(token)
+        check_network(principal, exchange.peer)
         if principal.role not in access:
-            raise Forbidden(f"The role '{principal.role}' may not do this.")
+            raise _wrong_role(principal, access)
         return principal
 
     def _refuse(self, exchange: Exchange, request_id: str, error: GatewayError) -> None:
@@ -111,17 +113,25 @@ class Routes:
 def read_key(exchange: Exchange) -> str:
     """The key that a client shows, in any of the usual headers; never from the query, which ends up in logs."""
     headers = exchange.headers
-    authorization = headers.get(b"authorization")
-    if authorization is not None:
-        scheme, _, token = authorization.partition(b" ")
-        if scheme.lower() == b"bearer" and token.strip():
-            return token.strip().decode("latin-1")
+    authorization = headers.get(b"authorization", b"")
+    scheme, _, token = authorization.partition(b" ")
+    if scheme.lower() == b"bearer" and token.strip():
+        return token.strip().decode("latin-1")
     for name in (b"x-api-key", b"api-key"):
         token = headers.get(name, b"").strip()
         if token:
             return token.decode("latin-1")
-    raise Unauthenticated(
-        "No API key was sent. Send one as 'Authorization: Bearer <key>'; 'stellwerk keys create NAME' makes one.",
+    raise _no_key("Invalid Authorization format." if authorization.strip() else "Missing Authorization header.")
+
+
+def _no_key(problem: str) -> Unauthenticated:
+    return Unauthenticated(
+        f"{problem} Send a key as 'Authorization: Bearer <key>'; 'stellwerk keys create NAME' makes one.",
         code="missing_api_key",
-        headers=((b"www-authenticate", b"Bearer"),),
     )
+
+
+def _wrong_role(principal: Principal, access: Access) -> Forbidden:
+    if Role.USER not in access:
+        return Forbidden("Admin access required")
+    return Forbidden(f"The role '{principal.role}' may not do this.")

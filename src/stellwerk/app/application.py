@@ -5,7 +5,7 @@ import gc
 import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,10 @@ from stellwerk.api._guard import Routes
 from stellwerk.api.health import HealthAPI
 from stellwerk.api.openai.endpoints import OpenAIAPI
 from stellwerk.app import settings as cut
+from stellwerk.app.people import People
+from stellwerk.app.registration import register_people
+from stellwerk.app.store import Store
 from stellwerk.app.upstreams import UpstreamPlan, plan_upstreams
-from stellwerk.auth.admin import ensure_admin_key
-from stellwerk.auth.keys import changed_keys, has_keys
-from stellwerk.auth.ring import KeyRing
-from stellwerk.auth.tokens import load_pepper, make_digest
 from stellwerk.config.problems import ConfigProblem
 from stellwerk.config.reading import restart_needed
 from stellwerk.config.settings import Config
@@ -30,6 +29,7 @@ from stellwerk.config.watch import ConfigWatch
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.plan import Price
 from stellwerk.core.ports import Provider
+from stellwerk.core.principal import Principal
 from stellwerk.core.secrets import Secret
 from stellwerk.engines.slots import Slots
 from stellwerk.http.asgi import AsgiApplication
@@ -42,7 +42,6 @@ from stellwerk.http.serving import Server, address_of, bind
 from stellwerk.http.upstream import UpstreamSettings
 from stellwerk.ledger.calls import CallLedger
 from stellwerk.ledger.prices import PriceBook, cost
-from stellwerk.limits.admit import Limits
 from stellwerk.pipeline.dispatch import Dispatch
 from stellwerk.pipeline.gateway import Gateway
 from stellwerk.pipeline.settle import Settle
@@ -50,42 +49,19 @@ from stellwerk.providers.local import Local
 from stellwerk.providers.ollama import Ollama
 from stellwerk.providers.openai_compatible import OpenAICompatible
 from stellwerk.providers.vendors import load_vendors
+from stellwerk.records.uptime import Look, UptimeRecorder
 from stellwerk.routing.catalogue import Catalogue
 from stellwerk.routing.discovery import Discovery, Lister, Source
 from stellwerk.routing.plan import may_see, plan
-from stellwerk.storage.database import Database, open_database
-from stellwerk.storage.folder import FolderLock, prepare_folder
 from stellwerk.storage.writer import Writer
 from stellwerk.telemetry.logs import LogWriter
 from stellwerk.telemetry.metrics import Metrics
 
 ADMIN_KEY_VARIABLE = "STELLWERK_ADMIN_KEY"
 _SWEEP_SECONDS = 0.5
+_CRASHED = "failed"
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 _log = logging.getLogger("stellwerk.app")
-
-
-class Store:
-    """The data folder while the gateway owns it: database, pepper and the first admin key."""
-
-    def __init__(self, data: Path, *, keep_admin_key_in: Path | None, admin_key: Secret | None) -> None:
-        """Raises StorageRefused with a sentence for the operator, Unavailable and OSError."""
-        prepare_folder(data)
-        with ExitStack() as stack:
-            lock = stack.enter_context(FolderLock(data))
-            self.database: Database = open_database(data, lock=lock)
-            stack.callback(self.database.close)
-            known = self.database.read(has_keys)
-            self.digest = make_digest(load_pepper(data, has_keys=known))
-            self.new_admin_key: Secret | None = None
-            if admin_key is None:
-                self.new_admin_key = ensure_admin_key(
-                    self.database, self.digest, SystemClock(), keep_in=keep_admin_key_in
-                )
-            self._held = stack.pop_all()
-
-    def close(self) -> None:
-        self._held.close()
 
 
 class Application:
@@ -109,7 +85,7 @@ class Application:
         self._logs = logs
         self._clock = SystemClock()
         self._vendors = load_vendors()
-        self._metrics = Metrics(version=__version__)
+        self._metrics = Metrics(version=__version__, currency=config.money.currency)
         self._catalogue = Catalogue()
         self._prices = PriceBook(self._clock)
         self._price_vendors: dict[str, str] = {}
@@ -126,7 +102,8 @@ class Application:
             self._writer = Writer(self._store.database.writing)
             stack.push_async_callback(asyncio.to_thread, self._writer.close)
             self._build(address_of(bound)[1])
-            await self._keys.refresh()
+            stack.push_async_callback(self._people.stop)
+            await self._people.start()
             if self._config.engines.enabled:
                 await self._engines.start()
                 stack.push_async_callback(self._engines.stop)
@@ -149,14 +126,16 @@ class Application:
         config, store, clock = self._config, self._store, self._clock
         self._own_urls = [f"http://{host}:{port}{path}" for host in ("127.0.0.1", "localhost") for path in ("/v1", "")]
         secret = self._environ.get(ADMIN_KEY_VARIABLE)
-        self._keys = KeyRing(
-            lambda since: store.database.fetch(lambda connection: changed_keys(connection, since)),
-            store.digest,
-            clock,
+        self._people = People(
+            config,
+            store=store,
+            writer=self._writer,
+            clock=clock,
             admin_key=Secret(secret) if secret else None,
+            prices_changed=self._take_prices,
+            access_changed=self._cut_calls,
         )
         self._ledger = CallLedger(store.database, self._writer)
-        self._limits = Limits(cut.limit_settings(config), clock)
         self._pools = Pools(cut.upstream_settings(config), self._metrics, clock)
         self._fetch = Fetch(self._pools, clock)
         self._engines = Slots(
@@ -176,14 +155,15 @@ class Application:
         self._take_upstreams(config)
         self._gateway = Gateway(
             plan=partial(plan, catalogue=self._catalogue),
-            admit=self._limits.admit,
+            admit=self._people.limits.admit,
+            hold=self._people.charges.hold,
             dispatch=self._dispatch,
             settle=Settle((self._ledger.record, self._metrics.record, self._logs.log_call), cost),
             clock=clock,
         )
         self._guard = Guard(cut.guard_settings(config))
         router = Router()
-        self._register(Routes(router, self._keys, self._metrics))
+        self._register(Routes(router, self._people.keys, self._metrics))
         self._listener = Listener(
             router=router, guard=self._guard, render_error=render_error, watch=self._metrics, clock=clock
         )
@@ -202,6 +182,17 @@ class Application:
         HealthAPI(
             version=__version__, obstacles=self._obstacles, details=self._details, metrics=self._metrics.render
         ).register(routes)
+        register_people(
+            routes, self._people, catalogue=self._catalogue, engines=self._engines, config=lambda: self._config
+        )
+
+    def _cut_calls(self, may_go_on: Callable[[Principal], bool]) -> None:
+        if cut := self._gateway.cut(may_go_on):
+            _log.info("%d running calls were cut: their keys or accounts have ended", cut)
+
+    def _take_prices(self) -> None:
+        self._gateway.default_price = self._people.tariff.default
+        self._discovery.publish()
 
     def _take_upstreams(self, config: Config) -> None:
         """Makes the providers of `config`; those whose settings did not change stay as they are."""
@@ -251,7 +242,8 @@ class Application:
 
     def _price(self, provider: str, model: str) -> Price | None:
         vendor = self._price_vendors.get(provider)
-        return self._prices.price(vendor, model) if vendor is not None else None
+        published = self._prices.price(vendor, model) if vendor is not None else None
+        return self._people.price(provider, model, published)
 
     # --- running
 
@@ -260,7 +252,10 @@ class Application:
             self._config_file, self._environ, self._config, self._change, self._report_problems, vendors=self._vendors
         )
         self._config_watch = watch
-        for work in (watch.run(), self._keys.watch(), self._discover(), self._sweep()):
+        uptime = UptimeRecorder(self._people.run, self._look, self._clock)
+        people = self._people
+        works = (watch.run(), people.follow(), people.keep_house(), uptime.run(), self._discover(), self._sweep())
+        for work in works:
             task = asyncio.ensure_future(work)
             self._tasks.add(task)
             task.add_done_callback(self._report_end)
@@ -293,6 +288,15 @@ class Application:
             await asyncio.sleep(_SWEEP_SECONDS)
             self._pools.sweep()
 
+    async def _look(self) -> Look:
+        """For the uptime history; draining is no fault."""
+        slots = self._engines.status()
+        crashed = any(slot.state == _CRASHED for slot in slots)
+        return Look(
+            degraded=crashed or not self._writer.healthy,
+            active_models=sum(slot.model is not None for slot in slots) or len(self._catalogue.models()),
+        )
+
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -311,9 +315,12 @@ class Application:
         needed = restart_needed(self._config, config)
         if config.engines != self._config.engines:
             needed.append("engines")
+        money = msgspec.structs.replace(config.money, currency=self._config.money.currency)
+        if config.money != money:
+            needed.append("money.currency")
         if needed:
             _log.warning("a restart is needed for: %s", ", ".join(needed))
-        config = msgspec.structs.replace(config, listen=self._config.listen, engines=self._config.engines)
+        config = msgspec.structs.replace(config, listen=self._config.listen, engines=self._config.engines, money=money)
         self._take_upstreams(config)
         pricing = asyncio.ensure_future(self._load_prices())
         self._tasks.add(pricing)
@@ -323,7 +330,7 @@ class Application:
         self._discovery.settings = cut.discovery_settings(config)
         self._server.set_drain_seconds(config.drain_seconds)
         self._guard.settings = cut.guard_settings(config)
-        self._limits.replace(cut.limit_settings(config))
+        self._people.change(config)
         self._logs.apply(cut.log_settings(config))
         self._config = config
         _log.info("the configuration has been taken over")

@@ -1,4 +1,4 @@
-"""The admin key of a fresh data folder."""
+"""What a fresh data folder needs before anybody can come in: the built-in accounts and the first admin key."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ from sqlalchemy import Connection
 
 from stellwerk.auth.keys import NewKey, create_key, has_keys
 from stellwerk.auth.tokens import Digest
+from stellwerk.auth.users import built_in_user
 from stellwerk.core.clock import Clock
 from stellwerk.core.principal import Role
 from stellwerk.core.secrets import Secret
@@ -13,6 +14,12 @@ from stellwerk.storage.database import Database
 from stellwerk.storage.folder import write_private_file
 
 ADMIN_KEY_FILE = "admin.key"
+
+
+def ensure_built_in_users(connection: Connection, now: float) -> None:
+    """Makes the accounts `admin` and `local` where they are missing; the key of the environment needs the first."""
+    built_in_user(connection, "admin", now=now)
+    built_in_user(connection, "local", now=now)
 
 
 def ensure_admin_key(database: Database, digest: Digest, clock: Clock, *, keep_in: Path | None = None) -> Secret | None:

@@ -1,104 +1,260 @@
-"""Which key belongs to whom, in memory: one HMAC and one dictionary look-up a request, however many keys there are."""
+"""Who shows this key or token, from memory: one HMAC and one dictionary look-up a key, however many there are."""
 
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
+from sqlalchemy import Connection
 
-from stellwerk.auth.keys import KeyRecord
+from stellwerk.auth.access_tokens import LoginClaims
+from stellwerk.auth.keys import KeyRecord, changed_keys
+from stellwerk.auth.logins import EndedLogin, ended_logins
+from stellwerk.auth.networks import read_networks
 from stellwerk.auth.tokens import LONGEST_TOKEN, Digest, check_chosen_key, is_well_formed
+from stellwerk.auth.users import UserRecord, changed_users
 from stellwerk.core.clock import Clock
-from stellwerk.core.errors import Unauthenticated, Unavailable
-from stellwerk.core.principal import Principal, Role
+from stellwerk.core.errors import Forbidden, Unauthenticated
+from stellwerk.core.principal import Allowance, Principal, Priority, Role
 from stellwerk.core.secrets import Secret
 
-LoadChanges = Callable[[int], Awaitable[Sequence[KeyRecord]]]
-"""From the last revision seen to the records that are newer, in order. Raises Unavailable."""
-
 ENVIRONMENT_KEY_ID = "environment"
+LOGIN_PREFIX = "login-"
+"""Before the id of a login where the id of a key would stand."""
 
 _REFRESH_GAP = 0.1
+_UNKNOWN_KEY = "Invalid API key. This gateway does not know it; 'stellwerk keys create NAME' makes one."
+_MOST_LOGINS = 10_000
+"""Principals of logins that are kept; another one drops the oldest."""
+
+
+class Revisions(msgspec.Struct, frozen=True):
+    """The last change of each table that has been seen."""
+
+    users: int = 0
+    keys: int = 0
+    logins: int = 0
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """Everything that changed after some revisions, each in the order of its revisions."""
+
+    users: Sequence[UserRecord] = ()
+    keys: Sequence[KeyRecord] = ()
+    ended_logins: Sequence[EndedLogin] = ()
+
+
+LoadChanges = Callable[[Revisions], Awaitable[Changes]]
+"""`load_changes` on some connection. Raises Unavailable."""
+
+VerifyLogin = Callable[[str], LoginClaims]
+"""What an access token says. Raises Unauthenticated."""
+
+
+def load_changes(connection: Connection, since: Revisions) -> Changes:
+    """What changed since, in one consistent view."""
+    return Changes(
+        users=changed_users(connection, since.users),
+        keys=changed_keys(connection, since.keys),
+        ended_logins=ended_logins(connection, since.logins),
+    )
+
+
+def combine_roles(user: Role, key: Role) -> Role | None:
+    """What a key makes of its user: what both of them may be, so that it never reaches further than its user does now.
+
+    None when that is nothing: who looks on may not spend, and who spends may not look on.
+    """
+    if user is Role.ADMIN:
+        return key
+    return user if key in (user, Role.ADMIN) else None
 
 
 class _Entry(msgspec.Struct, frozen=True):
+    key: KeyRecord
     principal: Principal
     good_until: float
-    """Unix seconds; minus infinity once revoked."""
+    """Unix seconds; minus infinity once the key is revoked, its user is disabled, or their roles have nothing in
+    common."""
+    disabled: bool
+    """The user is."""
+
+
+class _Unknown(Unauthenticated):
+    """It may be good all the same: another process may have just made the key or the user."""
 
 
 class KeyRing:
-    """Knows every key of the database, and the admin key from the environment, which is never stored.
+    """Knows every key and user of the database, and the admin key from the environment, which is never stored.
 
-    A digest is looked up in a dictionary, which is no timing leak: who does not have the pepper cannot choose one.
+    Principals are shared: the same key gives the same object until something about it or its user changes. A digest
+    is looked up in a dictionary, which is no timing leak: who does not have the pepper cannot choose one.
     """
 
-    def __init__(self, load: LoadChanges, digest: Digest, clock: Clock, *, admin_key: Secret | None = None) -> None:
-        """Empty until the first `refresh`. Raises WeakKey for an `admin_key` that can be guessed."""
+    def __init__(
+        self,
+        load: LoadChanges,
+        digest: Digest,
+        clock: Clock,
+        *,
+        admin_key: Secret | None = None,
+        verify_login: VerifyLogin | None = None,
+    ) -> None:
+        """Empty until the first `refresh`. Raises WeakKey for an `admin_key` that can be guessed.
+
+        `admin_key` belongs to the built-in account `admin` and counts as soon as that is known, also when a key of the
+        same text is stored. Without `verify_login` no access token is good.
+        """
         self._load = load
         self._digest = digest
         self._clock = clock
         self._now = clock.now
+        self._verify_login = verify_login
+        self._seen = Revisions()
+        self._users: dict[int, UserRecord] = {}
         self._entries: dict[bytes, _Entry] = {}
-        self._revision = 0
+        self._keys: dict[int, dict[bytes, KeyRecord]] = {}
+        """Of each user, by digest."""
+        self._logins: dict[str, tuple[UserRecord, Principal]] = {}
+        self._ended_logins: dict[str, float] = {}
+        """Until when access tokens of each may be shown."""
         self._reading = asyncio.Lock()
         self._refreshed_at = -math.inf
         self._next_refresh: asyncio.Task[None] | None = None
+        self._admin_digest: bytes | None = None
         if admin_key:
             check_chosen_key(admin_key)
-            admin = Principal(key_id=ENVIRONMENT_KEY_ID, name="admin", role=Role.ADMIN)
-            self._entries[digest(admin_key.reveal().encode())] = _Entry(admin, math.inf)
+            self._admin_digest = digest(admin_key.reveal().encode())
 
     def __len__(self) -> int:
+        """Keys that are known, good or not."""
         return len(self._entries)
 
     def authenticate(self, token: bytes | str) -> Principal:
-        """Who shows this key. Raises Unauthenticated: `invalid_api_key`, `expired_api_key` or `revoked_api_key`."""
+        """Who shows this key or access token.
+
+        Raises Unauthenticated: `invalid_api_key`, `expired_api_key` or `revoked_api_key`, for tokens `invalid_token`
+        or `expired_token`; and Forbidden, `account_disabled`.
+        """
         if len(token) > LONGEST_TOKEN:
-            raise _unknown()
-        if isinstance(token, str):
-            token = token.encode("utf-8", "surrogatepass")
-        entry = self._entries.get(self._digest(token))
+            raise Unauthenticated(_UNKNOWN_KEY)
+        raw = token.encode("utf-8", "surrogatepass") if isinstance(token, str) else token
+        entry = self._entries.get(self._digest(raw))
         if entry is None:
-            raise _unknown()
+            return self._authenticate_login(raw)
         if entry.good_until <= self._now():
-            raise _ended(entry)
+            raise _refusal(entry, self._now())
         return entry.principal
 
     async def authenticate_or_refresh(self, token: bytes | str) -> Principal:
-        """`authenticate`, but a key that is not known is first looked for in the database.
+        """`authenticate`, but whoever is not known is first looked for in the database.
 
         However many unknown keys are shown, the database is asked ten times a second at most. Raises Unavailable too.
         """
         try:
             return self.authenticate(token)
-        except Unauthenticated as error:
-            raw = token.encode("utf-8", "surrogatepass") if isinstance(token, str) else token
-            if error.code != "invalid_api_key" or not is_well_formed(raw):
-                raise
-        await self._refresh_soon()
+        except _Unknown:
+            await self._refresh_soon()
         return self.authenticate(token)
 
-    async def refresh(self) -> None:
-        """Takes over what other processes changed since the last time. Raises Unavailable; the keys known stay."""
-        async with self._reading:
-            await self._read_changes()
+    async def refresh(self) -> bool:
+        """Takes over what other processes changed since the last time, and returns whether there was anything.
 
-    async def watch(self, interval: float = 1.0) -> None:
-        """Refreshes every `interval` seconds until it is cancelled."""
-        while True:
-            await asyncio.sleep(interval)
-            try:
-                await self.refresh()
-            except Unavailable:
-                # Readiness reports the storage; keys that are known go on working.
-                continue
+        Raises Unavailable; what is known stays.
+        """
+        async with self._reading:
+            seen = self._seen
+            await self._read_changes()
+            return self._seen != seen
+
+    def may_go_on(self, principal: Principal) -> bool:
+        """Whether a call that has begun may still run: neither its key or login nor its user's account was taken away.
+
+        A key that expires in the middle of a call does not end it.
+        """
+        user = self._users.get(principal.user_id)
+        if user is None or not user.active:
+            return False
+        if principal.key_id.startswith(LOGIN_PREFIX):
+            return principal.key_id.removeprefix(LOGIN_PREFIX) not in self._ended_logins
+        keys = self._keys.get(principal.user_id, {}).values()
+        return any(
+            key.id == principal.key_id and key.revoked_at is None and combine_roles(user.role, key.role) is not None
+            for key in keys
+        )
+
+    # --- access tokens
+
+    def _authenticate_login(self, token: bytes) -> Principal:
+        if self._verify_login is None or token.count(b".") != 2 or not token.isascii():
+            raise _Unknown(_UNKNOWN_KEY) if is_well_formed(token) else Unauthenticated(_UNKNOWN_KEY)
+        claims = self._verify_login(token.decode("ascii"))
+        if claims.login_id in self._ended_logins:
+            raise Unauthenticated("Invalid token", code="invalid_token")
+        user = self._users.get(claims.user_id)
+        if user is None:
+            raise _Unknown("Invalid token", code="invalid_token")
+        if not user.active:
+            raise _disabled()
+        return self._login_principal(claims.login_id, user)
+
+    def _login_principal(self, login_id: str, user: UserRecord) -> Principal:
+        known = self._logins.get(login_id)
+        if known is not None and known[0] is user:
+            return known[1]
+        principal = _principal_of_login(login_id, user)
+        if known is None:
+            if len(self._logins) >= _MOST_LOGINS:
+                del self._logins[next(iter(self._logins))]
+        elif known[1] == principal:
+            principal = known[1]
+        self._logins[login_id] = user, principal
+        return principal
+
+    # --- taking over changes
 
     async def _read_changes(self) -> None:
         self._refreshed_at = self._clock.monotonic()
-        for record in await self._load(self._revision):
-            self._entries[record.digest] = _entry(record)
-            self._revision = record.revision
+        changes = await self._load(self._seen)
+        keys = [key for key in changes.keys if key.digest != self._admin_digest]
+        for user in changes.users:
+            self._users[user.id] = user
+            if self._admin_digest is not None and user.email == "admin":
+                keys.append(_environment_key(user.id, self._admin_digest))
+        for key in keys:
+            self._keys.setdefault(key.user_id, {})[key.digest] = key
+        stale = {key.digest: key for key in keys}
+        for user in changes.users:
+            stale |= self._keys.get(user.id, {})
+        for key in stale.values():
+            self._enter(key)
+        self._take_ended_logins(changes.ended_logins)
+        self._seen = Revisions(
+            _last(changes.users, self._seen.users),
+            _last(changes.keys, self._seen.keys),
+            _last(changes.ended_logins, self._seen.logins),
+        )
+
+    def _enter(self, key: KeyRecord) -> None:
+        user = self._users.get(key.user_id)
+        if user is None:
+            return
+        principal = _principal_of_key(key, user)
+        known = self._entries.get(key.digest)
+        if known is not None and known.principal == principal:
+            principal = known.principal
+        good_until = math.inf if key.expires_at is None else key.expires_at
+        if key.revoked_at is not None or not user.active or combine_roles(user.role, key.role) is None:
+            good_until = -math.inf
+        self._entries[key.digest] = _Entry(key, principal, good_until, not user.active)
+
+    def _take_ended_logins(self, ended_logins: Sequence[EndedLogin]) -> None:
+        for ended in ended_logins:
+            self._ended_logins[ended.id] = ended.expires_at
+            self._logins.pop(ended.id, None)
+        if self._ended_logins:
+            now = self._now()
+            self._ended_logins = {login: until for login, until in self._ended_logins.items() if until > now}
 
     async def _refresh_soon(self) -> None:
         """Waits for a refresh that begins after this call; those who wait share it."""
@@ -120,25 +276,76 @@ class KeyRing:
             self._reading.release()
 
 
-def _entry(record: KeyRecord) -> _Entry:
-    principal = Principal(
-        key_id=record.id,
-        name=record.name,
-        role=record.role,
-        models=record.models,
-        requests_per_minute=record.requests_per_minute,
-        concurrent_requests=record.concurrent_requests,
+def _principal_of_key(key: KeyRecord, user: UserRecord) -> Principal:
+    models = key.models if user.models is None else user.models
+    if key.models is not None and user.models is not None:
+        models = key.models & user.models
+    return Principal(
+        key_id=key.id,
+        name=key.name,
+        # Without a common role nobody becomes this principal.
+        role=combine_roles(user.role, key.role) or user.role,
+        user_id=user.id,
+        tier=user.tier,
+        models=models,
+        networks=None if key.networks is None else read_networks(key.networks),
+        priority=key.priority,
+        allowance=key.allowance,
+        user_allowance=user.allowance,
+        budget=key.budget,
+        user_budget=user.budget,
     )
-    if record.revoked_at is not None:
-        return _Entry(principal, -math.inf)
-    return _Entry(principal, math.inf if record.expires_at is None else record.expires_at)
 
 
-def _unknown() -> Unauthenticated:
-    return Unauthenticated("The API key is not known to this gateway.", code="invalid_api_key")
+def _principal_of_login(login_id: str, user: UserRecord) -> Principal:
+    return Principal(
+        key_id=f"{LOGIN_PREFIX}{login_id}",
+        name=user.email,
+        role=user.role,
+        user_id=user.id,
+        tier=user.tier,
+        models=user.models,
+        user_allowance=user.allowance,
+        user_budget=user.budget,
+    )
 
 
-def _ended(entry: _Entry) -> Unauthenticated:
-    if entry.good_until == -math.inf:
-        return Unauthenticated("The API key has been revoked.", code="revoked_api_key")
-    return Unauthenticated("The API key has expired.", code="expired_api_key")
+def _environment_key(user_id: int, digest: bytes) -> KeyRecord:
+    return KeyRecord(
+        id=ENVIRONMENT_KEY_ID,
+        revision=0,
+        user_id=user_id,
+        name="admin",
+        role=Role.ADMIN,
+        models=None,
+        networks=None,
+        priority=Priority.HIGH,
+        allowance=Allowance(),
+        budget=None,
+        created_at=0.0,
+        expires_at=None,
+        revoked_at=None,
+        digest=digest,
+        last_four="",
+    )
+
+
+def _last(records: Sequence[UserRecord] | Sequence[KeyRecord] | Sequence[EndedLogin], seen: int) -> int:
+    return records[-1].revision if records else seen
+
+
+def _refusal(entry: _Entry, now: float) -> Unauthenticated | Forbidden:
+    state = entry.key.state(now)
+    if state == "revoked":
+        return Unauthenticated("The API key has been revoked. Ask for another one.", code="revoked_api_key")
+    if state == "expired":
+        return Unauthenticated("The API key has expired. Ask for another one.", code="expired_api_key")
+    if entry.disabled:
+        return _disabled()
+    return Forbidden(
+        "The API key was made for a role that its user does not have any more. Make a new one.", code="key_role_changed"
+    )
+
+
+def _disabled() -> Forbidden:
+    return Forbidden("User account disabled. Ask the operator of this gateway.", code="account_disabled")

@@ -46,11 +46,16 @@ def is_well_formed(token: bytes) -> bool:
     return _SHAPE.fullmatch(token) is not None
 
 
+def derive_secret(pepper: Secret, label: str) -> bytes:
+    """32 bytes for one purpose: who learns them learns neither the pepper nor the bytes under another label."""
+    # HKDF (RFC 5869) without a salt and with one block.
+    extracted = hmac.digest(bytes(32), bytes.fromhex(pepper.reveal()), "sha256")
+    return hmac.digest(extracted, label.encode() + b"\x01", "sha256")
+
+
 def make_digest(pepper: Secret) -> Digest:
     """The function from a key's text to the 32 bytes that are stored: HMAC-SHA256 under a key of its own."""
-    # HKDF (RFC 5869) with one block, so that the pepper can serve other purposes under other labels.
-    extracted = hmac.digest(bytes(32), bytes.fromhex(pepper.reveal()), "sha256")
-    keyed = hmac.new(hmac.digest(extracted, b"api-keys\x01", "sha256"), digestmod="sha256")
+    keyed = hmac.new(derive_secret(pepper, "api-keys"), digestmod="sha256")
 
     def digest(token: bytes) -> bytes:
         # A copy of the keyed state costs half of keying it anew, on every request.

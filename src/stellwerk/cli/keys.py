@@ -1,34 +1,25 @@
-"""`stellwerk keys`: make, list and revoke API keys, beside a running gateway or without one."""
+"""`stellwerk keys`: make, list, change and revoke API keys, beside a running gateway or without one."""
 
-import contextlib
-import os
-import re
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from msgspec import UNSET
+from sqlalchemy import Connection
 
-from stellwerk.auth.keys import KeyLimit, KeyRecord, NewKey, create_key, has_keys, list_keys, revoke_key
-from stellwerk.auth.tokens import load_pepper, make_digest
-from stellwerk.cli.language import language
-from stellwerk.config.reading import data_folder
-from stellwerk.core.clock import Clock, SystemClock
-from stellwerk.core.errors import Unavailable
-from stellwerk.core.principal import Role
-from stellwerk.storage.database import Database, open_database
-from stellwerk.storage.failures import StorageRefused
+from stellwerk.api.admin import actions
+from stellwerk.auth.keys import KeyChanges, KeyRecord, NewKey, list_keys
+from stellwerk.auth.users import list_users
+from stellwerk.cli import arguments
+from stellwerk.cli.arguments import Limit, Models, Spending
+from stellwerk.cli.data import AsJson, Data, OpenFolder, find_user, opened
+from stellwerk.cli.key_view import KeyView
+from stellwerk.cli.tables import Wording, print_json
+from stellwerk.core.principal import Priority, Role
+from stellwerk.core.secrets import Secret
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make, list and revoke API keys.")
-
-EX_TEMPFAIL = 75
-EX_CONFIG = 78
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make, list, change and revoke API keys.")
 
 TEXTS: Mapping[str, Mapping[str, str]] = {
     "created": {
@@ -38,6 +29,14 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
     "none": {
         "en": "There are no keys yet; `stellwerk keys create NAME` makes one.",
         "de": "Es gibt noch keine Schlüssel; `stellwerk keys create NAME` erzeugt einen.",
+    },
+    "none_of_user": {
+        "en": "{user} has no keys yet.",
+        "de": "{user} hat noch keine Schlüssel.",
+    },
+    "changed": {
+        "en": "{name} ({id}) is changed.",
+        "de": "{name} ({id}) ist geändert.",
     },
     "revoked": {
         "en": "{name} ({id}) is revoked.",
@@ -61,235 +60,189 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "de": "{name} ({id}) ist der letzte Admin-Schlüssel. Mit --yes wird er trotzdem widerrufen; "
         "`stellwerk keys create NAME --role admin` erzeugt einen neuen.",
     },
-    "too_many": {
-        "en": "There are too many keys to make another.",
-        "de": "Es gibt zu viele Schlüssel, um noch einen zu erzeugen.",
-    },
-    "busy": {
-        "en": "The database in {folder} cannot be reached: the disk is full or read-only, or another process holds it.",
-        "de": "Die Datenbank in {folder} ist nicht erreichbar: Der Datenträger ist voll oder schreibgeschützt, "
-        "oder ein anderer Prozess hält sie fest.",
-    },
-    "bad_name": {
-        "en": "A name has 1 to 100 visible characters.",
-        "de": "Ein Name hat 1 bis 100 sichtbare Zeichen.",
-    },
-    "bad_models": {
-        "en": "Models are a list of names with commas: 1 to 1000 names of 1 to 200 visible characters.",
-        "de": "Modelle sind eine Liste von Namen mit Kommas: 1 bis 1000 Namen aus 1 bis 200 sichtbaren Zeichen.",
-    },
-    "bad_expiry": {
-        "en": "A lifetime is a number and a unit: 45m, 12h, 30d or 52w, at most ten years.",
-        "de": "Eine Lebensdauer ist eine Zahl mit Einheit: 45m, 12h, 30d oder 52w, höchstens zehn Jahre.",
-    },
-    "active": {"en": "active", "de": "gültig"},
-    "expired": {"en": "expired", "de": "abgelaufen"},
-    "state_revoked": {"en": "revoked", "de": "widerrufen"},
-    "all": {"en": "all", "de": "alle"},
-    "never": {"en": "never", "de": "nie"},
-    "column_id": {"en": "id", "de": "ID"},
-    "column_name": {"en": "name", "de": "Name"},
-    "column_role": {"en": "role", "de": "Rolle"},
-    "column_key": {"en": "key", "de": "Schlüssel"},
-    "column_models": {"en": "models", "de": "Modelle"},
-    "column_created": {"en": "created", "de": "erstellt"},
-    "column_expires": {"en": "expires", "de": "läuft ab"},
-    "column_state": {"en": "state", "de": "Zustand"},
 }
+text = Wording(TEXTS)
 
-_COLUMNS = ("id", "name", "role", "key", "models", "created", "expires", "state")
-_LIFETIME = re.compile(r"([1-9][0-9]{0,8})([mhdw])")
-_UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_LONGEST_LIFETIME = 3660 * 86_400
-_MOST_REQUESTS = 1_000_000
-
-Data = Annotated[Path | None, typer.Option("--data", help="The data folder of the gateway.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Count = Annotated[
-    int | None, typer.Option(metavar="N", min=0, max=_MOST_REQUESTS, help="In place of the config's; 0 is unlimited.")
+Named = Annotated[str, typer.Argument(metavar="ID", help="The key's id, or its name when no other has it.")]
+Owner = Annotated[str | None, typer.Option("--user", metavar="EMAIL|ID", help="Whose key; without one, the gateway's.")]
+Networks = Annotated[
+    str | None, typer.Option(metavar="10.0.0.0/8,…", help="The only addresses that may use it; it opens nothing more.")
 ]
-
-
-def text(key: str, /, **values: Any) -> str:
-    """The text of `key` in the language of the environment, its placeholders filled."""
-    return TEXTS[key][language(os.environ)].format_map(values)
+Ceiling = Annotated[Priority | None, typer.Option(help="The highest priority that its requests may ask for.")]
+Expiry = Annotated[str | None, typer.Option(metavar="30d", help="How long it is good: 45m, 12h, 30d, 52w.")]
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for; shown in lists and reports.")],
+    user: Owner = None,
     role: Annotated[Role, typer.Option(help="user calls models, viewer looks on, admin may do all.")] = Role.USER,
-    models: Annotated[str | None, typer.Option(metavar="A,B", help="The only models that the key may use.")] = None,
-    expires: Annotated[str | None, typer.Option(metavar="30d", help="How long it is good: 45m, 12h, 30d, 52w.")] = None,
-    requests_per_minute: Count = None,
-    concurrent_requests: Count = None,
+    models: Models = None,
+    networks: Networks = None,
+    priority: Ceiling = None,
+    expires: Expiry = None,
+    requests_per_minute: Limit = None,
+    burst: Limit = None,
+    tokens_per_minute: Limit = None,
+    concurrent_requests: Limit = None,
+    budget: Spending = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and show it, this once. Only the key goes to standard output."""
-    clock = SystemClock()
-    key = NewKey(
-        name=_checked_name(name),
-        role=role,
-        models=None if models is None else _model_names(models),
-        requests_per_minute=requests_per_minute,
-        concurrent_requests=concurrent_requests,
-        expires_at=None if expires is None else clock.now() + _lifetime(expires),
-    )
-    with _opened(data) as (folder, database):
-        digest = make_digest(load_pepper(folder, has_keys=database.read(has_keys)))
-        try:
-            record, token = database.write(lambda connection: create_key(connection, key, digest, now=clock.now()))
-        except KeyLimit:
-            _fail("too_many")
-    if as_json:
-        _print_json(_public(record, clock) | {"key": token.reveal()})
-    else:
-        typer.echo(text("created", name=record.name, role=record.role, id=record.id), err=True)
-        typer.echo(token.reveal())
+    with opened(data) as folder:
+        now = folder.now
+        key = NewKey(
+            name=arguments.name(name),
+            role=role,
+            models=None if models is None else arguments.models(models),
+            networks=None if networks is None else _networks(networks),
+            priority=priority or Priority.HIGH,
+            expires_at=None if expires is None else now + arguments.lifetime(expires),
+            allowance=arguments.allowance(requests_per_minute, burst, tokens_per_minute, concurrent_requests),
+            budget=None if budget is None else arguments.budget(budget),
+        )
+        digest = folder.digest()
+
+        def make(connection: Connection) -> tuple[KeyView, KeyRecord, Secret]:
+            owner = None if user is None else find_user(connection, user).id
+            made = msgspec.structs.replace(key, user_id=owner)
+            record, token = actions.create_key(connection, folder.actor, made, digest, now=now)
+            return _view(connection, folder, record), record, token
+
+        view, record, token = folder.write(make)
+        if as_json:
+            print_json(view.values()[0] | {"key": token.reveal()})
+        else:
+            text.say("created", name=record.name, role=str(record.role), id=record.id)
+            typer.echo(token.reveal())
 
 
 @app.command("list")
-def show(data: Data = None, as_json: AsJson = False) -> None:
+def list_all(user: Owner = None, data: Data = None, as_json: AsJson = False) -> None:
     """List the keys, oldest first. The keys themselves are not known any more."""
-    clock = SystemClock()
-    with _opened(data) as (_, database):
-        records = database.read(list_keys)
-    if as_json:
-        _print_json([_public(record, clock) for record in records])
-    elif not records:
-        typer.echo(text("none"), err=True)
-    else:
-        _print_table([_cells(record, clock) for record in records])
+    with opened(data) as folder:
+
+        def look(connection: Connection) -> tuple[list[KeyRecord], KeyView]:
+            owner = None if user is None else find_user(connection, user).id
+            records = list_keys(connection, owner)
+            return records, _view(connection, folder, *records)
+
+        records, view = folder.read(look)
+        if as_json:
+            print_json(view.values())
+        elif records:
+            view.print_table()
+        else:
+            text.say("none")
+
+
+@app.command()
+def show(key: Named, data: Data = None, as_json: AsJson = False) -> None:
+    """Show all that is known of a key."""
+    with opened(data) as folder:
+        view = folder.read(lambda connection: _view(connection, folder, _find(connection, key, folder.now)))
+        if as_json:
+            print_json(view.values()[0])
+        else:
+            view.print_each()
+
+
+@app.command()
+def update(
+    key: Named,
+    name: Annotated[str | None, typer.Option(help="What the key is for.")] = None,
+    models: Models = None,
+    networks: Networks = None,
+    priority: Ceiling = None,
+    expires: Expiry = None,
+    requests_per_minute: Limit = None,
+    burst: Limit = None,
+    tokens_per_minute: Limit = None,
+    concurrent_requests: Limit = None,
+    budget: Spending = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a key; `none` takes a limit away, a lifetime counts from now. It holds within two seconds."""
+    with opened(data) as folder:
+        now = folder.now
+
+        def change(connection: Connection) -> tuple[KeyRecord, KeyView]:
+            before = _find(connection, key, now)
+            changes = KeyChanges(
+                name=UNSET if name is None else arguments.name(name, "--name"),
+                models=arguments.changed(models, arguments.models),
+                networks=arguments.changed(networks, _networks),
+                priority=priority or UNSET,
+                expires_at=arguments.changed(expires, lambda given: now + arguments.lifetime(given)),
+                allowance=arguments.allowance(
+                    requests_per_minute, burst, tokens_per_minute, concurrent_requests, before=before.allowance
+                ),
+                budget=arguments.changed(budget, arguments.budget),
+            )
+            after = actions.change_key(connection, folder.actor, before.id, changes, now=now)
+            return after, _view(connection, folder, after)
+
+        record, view = folder.write(change)
+        if as_json:
+            print_json(view.values()[0])
+        else:
+            text.say("changed", name=record.name, id=record.id)
 
 
 @app.command()
 def revoke(
-    key: Annotated[str, typer.Argument(metavar="ID", help="The key's id, or its name when no other has it.")],
+    key: Named,
     yes: Annotated[bool, typer.Option("--yes", help="Also when it is the last admin key.")] = False,
     data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Revoke a key for good. A running gateway refuses it within two seconds."""
-    clock = SystemClock()
-    with _opened(data) as (_, database):
-        records = database.read(list_keys)
-        record = _find(records, key, clock)
-        admins = [each.id for each in records if each.role is Role.ADMIN and each.state(clock.now()) == "active"]
-        if admins == [record.id] and not yes:
-            _fail("last_admin", name=record.name, id=record.id)
-        done = database.write(lambda connection: revoke_key(connection, record.id, now=clock.now()))
-    typer.echo(text("revoked" if done else "revoked_before", name=record.name, id=record.id), err=True)
+    with opened(data) as folder:
+        now = folder.now
+
+        def end(connection: Connection) -> tuple[KeyRecord, KeyView]:
+            before = _find(connection, key, now)
+            if not yes and _admin_keys(connection, now) == [before.id]:
+                text.fail("last_admin", name=before.name, id=before.id)
+            after = actions.revoke_key(connection, folder.actor, before.id, now=now)
+            return before, _view(connection, folder, after)
+
+        record, view = folder.write(end)
+        if as_json:
+            print_json(view.values()[0])
+        else:
+            done = "revoked" if record.revoked_at is None else "revoked_before"
+            text.say(done, name=record.name, id=record.id)
 
 
-@contextlib.contextmanager
-def _opened(data: Path | None) -> Iterator[tuple[Path, Database]]:
-    folder = data_folder(data, os.environ)
-    try:
-        database = open_database(folder)
-        with contextlib.closing(database):
-            yield folder, database
-    except StorageRefused as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(EX_CONFIG) from None
-    except Unavailable:
-        typer.echo(text("busy", folder=folder), err=True)
-        raise typer.Exit(EX_TEMPFAIL) from None
+def _view(connection: Connection, folder: OpenFolder, *records: KeyRecord) -> KeyView:
+    return KeyView(connection, records, folder)
 
 
-def _find(records: list[KeyRecord], key: str, clock: Clock) -> KeyRecord:
+def _find(connection: Connection, key: str, now: float) -> KeyRecord:
     """The key with that id, else the only one with that name; among several names the only one still in use."""
+    records = list_keys(connection)
     named = [record for record in records if record.id == key] or [record for record in records if record.name == key]
     if len(named) > 1:
-        named = [record for record in named if record.state(clock.now()) != "revoked"] or named
+        named = [record for record in named if record.state(now) != "revoked"] or named
     if not named:
-        _fail("not_found", key=key)
+        text.fail("not_found", key=key)
     if len(named) > 1:
-        _fail("ambiguous", key=key, ids=" ".join(record.id for record in named))
+        text.fail("ambiguous", key=key, ids=" ".join(record.id for record in named))
     return named[0]
 
 
-def _fail(key: str, /, **values: Any) -> NoReturn:
-    typer.echo(text(key, **values), err=True)
-    raise typer.Exit(1)
+def _admin_keys(connection: Connection, now: float) -> list[str]:
+    """Ids of the keys with which somebody is an admin now."""
+    admins = {user.id for user in list_users(connection) if user.active and user.role is Role.ADMIN}
+    return [
+        record.id
+        for record in list_keys(connection)
+        if record.role is Role.ADMIN and record.user_id in admins and record.state(now) == "active"
+    ]
 
 
-def _checked_name(name: str) -> str:
-    if not (0 < len(name.strip()) <= len(name) <= 100 and name.isprintable()):
-        raise typer.BadParameter(text("bad_name"), param_hint="NAME")
-    return name.strip()
-
-
-def _model_names(models: str) -> frozenset[str]:
-    names = frozenset(name.strip() for name in models.split(","))
-    if len(names) > 1000 or not all(0 < len(name) <= 200 and name.isprintable() for name in names):
-        raise typer.BadParameter(text("bad_models"), param_hint="--models")
-    return names
-
-
-def _lifetime(expires: str) -> int:
-    """Seconds."""
-    match = _LIFETIME.fullmatch(expires)
-    seconds = int(match[1]) * _UNIT_SECONDS[match[2]] if match else 0
-    if not 0 < seconds <= _LONGEST_LIFETIME:
-        raise typer.BadParameter(text("bad_expiry"), param_hint="--expires")
-    return seconds
-
-
-def _public(record: KeyRecord, clock: Clock) -> dict[str, Any]:
-    """What may be shown of a key, for programs: times in RFC 3339, null where there is none."""
-    return {
-        "id": record.id,
-        "name": record.name,
-        "role": record.role,
-        "key": record.hint,
-        "models": None if record.models is None else sorted(record.models),
-        "requests_per_minute": record.requests_per_minute,
-        "concurrent_requests": record.concurrent_requests,
-        "created": _moment(record.created_at),
-        "expires": _moment(record.expires_at),
-        "revoked": _moment(record.revoked_at),
-        "state": record.state(clock.now()),
-    }
-
-
-def _moment(at: float | None) -> datetime | None:
-    return None if at is None else datetime.fromtimestamp(at, UTC).replace(microsecond=0)
-
-
-def _cells(record: KeyRecord, clock: Clock) -> tuple[str, ...]:
-    state = record.state(clock.now())
-    return (
-        record.id,
-        record.name,
-        str(record.role),
-        record.hint,
-        text("all") if record.models is None else ", ".join(sorted(record.models)),
-        _local_date(record.created_at),
-        text("never") if record.expires_at is None else _local_date(record.expires_at),
-        text("state_revoked" if state == "revoked" else state),
-    )
-
-
-def _local_date(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, UTC).astimezone():%Y-%m-%d}"
-
-
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    """A drawn table on a terminal; one line a key with tabs in between for other programs."""
-    titles = [text(f"column_{column}") for column in _COLUMNS]
-    console = Console()
-    if not console.is_terminal:
-        for row in (titles, *rows):
-            typer.echo("\t".join(row))
-        return
-    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
-    for column, title in zip(_COLUMNS, titles, strict=True):
-        # Only what people have chosen may be long, and only that is wrapped.
-        table.add_column(title, no_wrap=column not in {"name", "models"})
-    for row in rows:
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))
-    console.print(table)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+def _networks(given: str) -> tuple[str, ...]:
+    return tuple(given.split(","))

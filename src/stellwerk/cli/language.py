@@ -178,6 +178,7 @@ PROBLEMS: Mapping[str, str] = {
     "listen.allowed_hosts, oder listen.behind_proxy wird true, wenn ein Reverse-Proxy sie prüft",
     "ports_past_end": "die {slots} Engine-Plätze brauchen die Ports {first} bis {last}, Ports enden bei 65535",
     "port_taken": "der Port {port} gehört den Engine-Plätzen ({first} bis {last})",
+    "not_a_network": "{network} ist weder eine Adresse noch ein Netz: 10.0.0.0/8 ist eins, 10.0.0.7/8 nicht",
     "target_past_head": "guard.target_bytes ist größer als guard.head_bytes, von dem es ein Teil ist",
     "url_scheme": "die Adresse muss mit http:// oder https:// beginnen",
     "url_host": "die Adresse nennt keinen gültigen Host oder Port",
@@ -208,6 +209,8 @@ WORDS: Mapping[str, str] = {
     "target": "der Name eines Modells oder anbieter/modell: 1 bis 240 sichtbare ASCII-Zeichen",
     "header": "der Name eines Headers",
     "path": "ein Pfad",
+    "currency": "eine Währung: drei Großbuchstaben",
+    "network": "eine Adresse oder ein Netz wie 10.0.0.0/8",
 }
 
 

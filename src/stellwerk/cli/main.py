@@ -26,7 +26,12 @@ INTERRUPTED = 130
 COMMANDS: Mapping[str, str] = {
     "serve": "stellwerk.cli.serve",
     "chat": "stellwerk.cli.chat",
+    "users": "stellwerk.cli.users",
     "keys": "stellwerk.cli.keys",
+    "usage": "stellwerk.cli.usage",
+    "ledger": "stellwerk.cli.ledger",
+    "signups": "stellwerk.cli.signups",
+    "audit": "stellwerk.cli.audit",
     "config": "stellwerk.cli.config",
 }
 """Name of each command and its module, in the order of the help."""

@@ -3,10 +3,10 @@
 import contextlib
 from pathlib import Path
 
-from stellwerk.auth.keys import KeyLimit, NewKey, create_key, has_keys
+from stellwerk.auth.keys import NewKey, create_key, has_keys
 from stellwerk.auth.tokens import load_pepper, make_digest
 from stellwerk.core.clock import SystemClock
-from stellwerk.core.errors import Unavailable
+from stellwerk.core.errors import GatewayError
 from stellwerk.core.secrets import Secret
 from stellwerk.storage.database import FILE_NAME, open_database
 from stellwerk.storage.failures import StorageRefused
@@ -30,6 +30,6 @@ def make_own_key(folder: Path, name: str) -> Secret | None:
                 lambda connection: create_key(connection, NewKey(name=name), digest, now=clock.now())
             )
         write_private_file(folder / CHAT_KEY_FILE, token.reveal().encode() + b"\n")
-    except (StorageRefused, Unavailable, KeyLimit, OSError):
+    except (StorageRefused, GatewayError, OSError):
         return None
     return token

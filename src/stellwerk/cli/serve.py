@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from stellwerk import __version__
-from stellwerk.app.application import ADMIN_KEY_VARIABLE, Application, Store
+from stellwerk.app.application import ADMIN_KEY_VARIABLE, Application
 from stellwerk.app.settings import log_settings
+from stellwerk.app.store import Store
 from stellwerk.auth.admin import ADMIN_KEY_FILE
 from stellwerk.auth.tokens import WeakKey, check_chosen_key
 from stellwerk.cli.language import text

@@ -55,21 +55,22 @@ def _schema_of(kind: type) -> dict[str, Any]:
     raise NotImplementedError(kind)
 
 
-def _example_of(field: inspect.Field) -> Iterator[str]:
+def _example_of(field: inspect.Field, indent: str = "") -> Iterator[str]:
     kind = plain_type(field.type)
     if isinstance(kind, inspect.StructType):
-        yield f"{field.name}:"
+        yield f"{indent}{field.name}:"
         for inner in kind.fields:
-            yield from _comment(_description(inner), "  ")
-            yield f"  {inner.name}: {written(_default(inner))}"
+            yield from _comment(_description(inner), f"{indent}  ")
+            yield from _example_of(inner, f"{indent}  ")
     elif isinstance(kind, inspect.DictType) and isinstance(kind.value_type, inspect.StructType):
-        yield f"{field.name}: {{}}"
-        yield f"# An entry; to use it, take away the {{}} above and the # below.\n#   {_examples(field)[0]}:"
+        yield f"{indent}{field.name}: {{}}"
+        yield f"{indent}# An entry; to use it, take away the {{}} above and the # below."
+        yield f"{indent}#   {_examples(field)[0]}:"
         for inner in kind.value_type.fields:
-            yield from _comment(_description(inner), "#     ")
-            yield f"#     {inner.name}: {written((_examples(inner) or [_default(inner)])[0])}"
+            yield from _comment(_description(inner), f"{indent}#     ")
+            yield f"{indent}#     {inner.name}: {written((_examples(inner) or [_default(inner)])[0])}"
     else:
-        yield f"{field.name}: {written(_default(field))}"
+        yield f"{indent}{field.name}: {written(_default(field))}"
 
 
 def _comment(text: str, indent: str = "") -> list[str]:

@@ -40,6 +40,7 @@ MESSAGES: Mapping[str, str] = {
     "listen.allowed_hosts, or set listen.behind_proxy to true when a reverse proxy checks them",
     "ports_past_end": "the {slots} engine slots need the ports {first} to {last}, and ports end at 65535",
     "port_taken": "port {port} belongs to the engine slots ({first} to {last})",
+    "not_a_network": "{network} is not an address or a network: 10.0.0.0/8 is one, 10.0.0.7/8 is not",
     "target_past_head": "guard.target_bytes is larger than guard.head_bytes, of which it is a part",
     "url_scheme": "the address must start with http:// or https://",
     "url_host": "the address names no valid host or port",
@@ -70,6 +71,8 @@ WORDS: Mapping[str, str] = {
     "target": "a model's name or provider/model: 1 to 240 visible ASCII characters",
     "header": "the name of a header",
     "path": "a path",
+    "currency": "a currency: three capital letters",
+    "network": "an address or a network such as 10.0.0.0/8",
 }
 
 

@@ -32,6 +32,7 @@ def _breach(*path: str | int, code: str, **values: Value) -> Breach:
 def breaches(config: Config, vendors: Collection[str] | None) -> Iterator[Breach]:
     """Every rule that `config` breaks, with the path of the value to change; `vendors` None does not check those."""
     yield from _listening(config.listen)
+    yield from _proxies(config.listen)
     if config.guard.target_bytes > config.guard.head_bytes:
         yield _breach("guard", "target_bytes", code="target_past_head")
     yield from _ports(config)
@@ -56,6 +57,14 @@ def is_loopback(host: str) -> bool:
 def _listening(listen: Listen) -> Iterator[Breach]:
     if not (is_loopback(listen.host) or listen.allowed_hosts or listen.behind_proxy):
         yield _breach("listen", "host", code="public_bind", host=listen.host)
+
+
+def _proxies(listen: Listen) -> Iterator[Breach]:
+    for index, text in enumerate(listen.trusted_proxies):
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            yield _breach("listen", "trusted_proxies", index, code="not_a_network", network=text)
 
 
 def _ports(config: Config) -> Iterator[Breach]:

@@ -21,11 +21,15 @@ ModelName = Annotated[str, Meta(pattern=r"^[!-~]{1,200}$", extra={"form": "model
 TargetName = Annotated[str, Meta(pattern=r"^[!-~]{1,240}$", extra={"form": "target"})]
 HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$", extra={"form": "header"})]
 FilePath = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]{1,4096}$", extra={"form": "path"})]
+Network = Annotated[str, Meta(pattern=r"^[0-9A-Fa-f:.]{2,45}(/[0-9]{1,3})?$", extra={"form": "network"})]
+Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}$", extra={"form": "currency"})]
 Url = Annotated[str, Meta(max_length=2048)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Bytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+Tokens = Annotated[int, Meta(ge=0, le=1_000_000_000)]
+Amount = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 
 class Listen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,6 +54,15 @@ class Listen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         bool,
         Meta(description="A reverse proxy in front checks who comes in and under which host name."),
     ] = False
+    trusted_proxies: Annotated[
+        tuple[Network, ...],
+        Meta(
+            description="Addresses or networks of reverse proxies. From them x-forwarded-for is believed, so that "
+            "limits, IP rules and the audit log see the client's address and not the proxy's.",
+            max_length=64,
+            examples=[["127.0.0.1", "10.0.0.0/8"]],
+        ),
+    ] = ()
 
 
 class Guard(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,19 +81,93 @@ class Guard(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 4096
 
 
+class OwnLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    requests_per_minute: Annotated[Count, Meta(description="Requests in any 60 seconds; 0 is unlimited.")] = 0
+    burst: Annotated[
+        Count, Meta(description="Of these, requests at once before a steady pace counts; 0 is all of them.")
+    ] = 0
+    tokens_per_minute: Annotated[Tokens, Meta(description="Tokens in any 60 seconds; 0 is unlimited.")] = 0
+    concurrent_requests: Annotated[
+        Count, Meta(description="Requests that may run at the same time; 0 is unlimited.")
+    ] = 0
+
+
+class PaygLimits(OwnLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    requests_per_minute: Annotated[Count, Meta(description="Requests in any 60 seconds; 0 is unlimited.")] = 25
+
+
+class SubscriptionLimits(OwnLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    requests_per_minute: Annotated[Count, Meta(description="Requests in any 60 seconds; 0 is unlimited.")] = 100
+
+
+class Tiers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    payg: Annotated[PaygLimits, Meta(description="Who pays from a balance.")] = setting(default_factory=PaygLimits)
+    sub: Annotated[SubscriptionLimits, Meta(description="Who has a subscription.")] = setting(
+        default_factory=SubscriptionLimits
+    )
+    admin: Annotated[OwnLimits, Meta(description="Who pays nothing.")] = setting(default_factory=OwnLimits)
+
+
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     requests_per_minute: Annotated[
-        Count, Meta(description="Requests a minute for each API key; 0 is unlimited. A key's own limit goes first.")
+        Count,
+        Meta(description="Requests of an API key in any 60 seconds; 0 is unlimited. A key's own limit goes first."),
     ] = 0
     burst: Annotated[
-        int, Meta(description="Requests that a key may send at once before its rate counts.", ge=1, le=1_000_000)
-    ] = 10
+        Count,
+        Meta(
+            description="Of these, requests that a key may send at once before a steady pace counts; 0 is all of them."
+        ),
+    ] = 0
+    tokens_per_minute: Annotated[
+        Tokens, Meta(description="Tokens of an API key in any 60 seconds, prompts and answers; 0 is unlimited.")
+    ] = 0
     concurrent_requests: Annotated[
         Count, Meta(description="Requests of one API key that may run at the same time; 0 is unlimited.")
     ] = 0
     total_concurrent_requests: Annotated[
         Count, Meta(description="Requests of all keys together that may run at the same time; 0 is unlimited.")
     ] = 0
+    tiers: Annotated[
+        Tiers, Meta(description="Limits of a user over all of his keys, by tier. A user's own limits go first.")
+    ] = setting(default_factory=Tiers)
+    models: Annotated[
+        Mapping[ModelName, OwnLimits],
+        Meta(description="Limits of a user for one model.", max_length=1000, examples=["my-vllm/my-model"]),
+    ] = setting(default_factory=dict)
+
+
+class Money(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    currency: Annotated[
+        Currency, Meta(description="Currency of balances, budgets and costs. It stays once there is a balance.")
+    ] = "EUR"
+    usd_rate: Annotated[
+        float,
+        Meta(description="What one US dollar is worth in that currency; vendors' prices are in dollars.", gt=0, le=1e6),
+    ] = 1
+    input_per_1k: Annotated[
+        Amount,
+        Meta(description="Price of 1000 prompt tokens for users of the tiers payg and sub, where a model has none."),
+    ] = 0.0001
+    output_per_1k: Annotated[Amount, Meta(description="The same for 1000 tokens of an answer.")] = 0.0002
+    assumed_output_tokens: Annotated[
+        int,
+        Meta(description="Tokens set aside for an answer whose length the client did not limit.", ge=1, le=10_000_000),
+    ] = 1024
+    wait_seconds: Annotated[
+        float,
+        Meta(
+            description="Seconds that a call waits for money which other calls of the user may give back.",
+            ge=0,
+            le=3600,
+        ),
+    ] = 10
+
+
+class SignUp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    enabled: Annotated[
+        bool, Meta(description="Let anybody ask for an account; an admin decides about each request.")
+    ] = False
 
 
 class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -207,6 +294,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         default_factory=Guard
     )
     limits: Annotated[Limits, Meta(description="How much a client may ask for.")] = setting(default_factory=Limits)
+    money: Annotated[Money, Meta(description="What calls cost, and who pays.")] = setting(default_factory=Money)
+    signup: Annotated[SignUp, Meta(description="Strangers who want to become users.")] = setting(default_factory=SignUp)
     upstream: Annotated[Upstream, Meta(description="How long upstreams may take, and how much they may send.")] = (
         setting(default_factory=Upstream)
     )

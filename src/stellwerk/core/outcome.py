@@ -14,6 +14,23 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Part of `input_tokens` that the upstream read from its prompt cache."""
     reasoning_tokens: int = 0
     """Part of `output_tokens` that the client does not see."""
+    audio_milliseconds: int = 0
+    """Speech that was heard."""
+    characters: int = 0
+    """Text that was spoken."""
+    pages: int = 0
+    """Pages that were read."""
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call may use up, before anybody has counted it."""
+
+    input_tokens: int
+    """More than the prompt should have."""
+    least_input_tokens: int
+    """Fewer than it can have."""
+    output_tokens: int | None
+    """The most that the client lets the model write, over all choices; None when it did not say."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +38,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     """Unix seconds at which the request arrived."""
     key_id: str
+    user_id: int
     operation: Operation
     model: str
     """The model as the client named it."""
@@ -35,9 +53,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Code of the error, None on success."""
     attempts: int
     usage: Usage | None
-    """None when the upstream reported none."""
+    """None when nothing was counted."""
+    estimated: bool
+    """The usage is our own count: the upstream reported none."""
     cost: int | None
-    """Micro units (10^-6) of the price's currency; None when the price is not known."""
+    """Micro units (10^-6) of the ledger's currency; None when the price is not known."""
     duration: float
     """Seconds from the request's head to the last byte."""
     first_byte: float | None

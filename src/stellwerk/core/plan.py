@@ -6,12 +6,22 @@ from stellwerk.core.call import Operation
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
-    """Money per token in pico units (10^-12) of `currency`, so that every published price is a whole number."""
+    """Money per token, or per what the field names, in pico units (10^-12) of `currency`.
+
+    Every published price is a whole number of them.
+    """
 
     input: int = 0
     output: int = 0
     cache_read: int | None = None
     cache_write: int | None = None
+    request: int = 0
+    """For the call itself, whatever it holds."""
+    audio_second: int = 0
+    character: int = 0
+    """For each character that is spoken."""
+    page: int = 0
+    """For each page that is read."""
     currency: str = "USD"
 
 
@@ -54,3 +64,5 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """The canonical name of what was asked for."""
     targets: tuple[Target, ...]
+    stands_for: str | None = None
+    """Of an alias, the canonical name of the model that it leads to first: limits of that model count for both."""

@@ -104,11 +104,24 @@ class Recorder(Protocol):
     def __call__(self, outcome: Outcome, /) -> None: ...
 
 
+class Hold(Protocol):
+    """Money set aside for one call. Both ways to close it neither wait nor raise, and only the first one counts."""
+
+    def settle(self, cost: int, *, estimated: bool) -> None:
+        """The call was answered and costs so many micro units; what is left of the hold goes back."""
+
+    def release(self) -> None:
+        """The call brought nothing: all of it goes back."""
+
+
 class Meter(Protocol):
     """Counts one call while it passes. Whoever carries the answer tells it what it sees."""
 
     def begin(self) -> float:
         """The first byte of the answer goes to the client now; returns the seconds since the request arrived."""
+
+    def deliver(self, events: int, size: int) -> None:
+        """So many events with so many bytes in all go to the client; a whole body is one event."""
 
     def count(self, usage: Usage) -> None:
         """The upstream's own count; a later one replaces an earlier one."""

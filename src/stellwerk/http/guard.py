@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from stellwerk.core.errors import BadRequest, GatewayError, HeaderTooLarge, TooLarge, UnsupportedMedia
+from stellwerk.http.peer import Network
 
 
 class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +27,8 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 4096
     allowed_hosts: tuple[str, ...] = ()
     """Names that a Host header may carry beside addresses and `localhost`; `*` allows every name."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Where reverse proxies stand whose `x-forwarded-for` is believed."""
 
 
 SINGLE_FIELDS = frozenset(

@@ -1,5 +1,6 @@
-"""Which handler takes a request: exact paths by one dictionary lookup, and a few prefixes."""
+"""Which handler takes a request: exact paths by one dictionary lookup, then templates, then a few prefixes."""
 
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ Handler = Callable[[Exchange], Awaitable[None]]
 class Route(NamedTuple):
     method: str
     path: str
-    """Ends in `{rest}` when everything below the prefix belongs to it."""
+    """`{name}` stands for one segment; a path that ends in `{rest}` takes everything below its prefix."""
     access: Access
     """Who may use it; there is no route without it."""
     handler: Handler
@@ -24,6 +25,7 @@ class Router:
     def __init__(self) -> None:
         self._routes: list[Route] = []
         self._exact: dict[str, dict[str, Handler]] = {}
+        self._templates: dict[int, list[tuple[str, re.Pattern[str], dict[str, Handler]]]] = {}
         self._prefixes: list[tuple[str, dict[str, Handler]]] = []
 
     def add(self, route: Route) -> None:
@@ -37,8 +39,10 @@ class Router:
         self._routes.append(route)
 
     def _methods_of(self, path: str) -> dict[str, Handler]:
-        if not path.endswith("{rest}"):
+        if "{" not in path:
             return self._exact.setdefault(path, {})
+        if not path.endswith("{rest}"):
+            return self._methods_of_template(path)
         prefix = path.removesuffix("{rest}")
         for known, methods in self._prefixes:
             if known == prefix:
@@ -47,11 +51,23 @@ class Router:
         self._prefixes.append((prefix, added))
         return added
 
+    def _methods_of_template(self, path: str) -> dict[str, Handler]:
+        templates = self._templates.setdefault(path.count("/"), [])
+        for known, _, methods in templates:
+            if known == path:
+                return methods
+        added: dict[str, Handler] = {}
+        templates.append((path, compile_template(path), added))
+        return added
+
     def find(self, path: str) -> dict[str, Handler] | None:
         """The handlers of a path by method; None when nothing is registered there."""
         methods = self._exact.get(path)
         if methods is not None:
             return methods
+        for _, template, methods in self._templates.get(path.count("/"), ()):
+            if template.fullmatch(path):
+                return methods
         for prefix, methods in self._prefixes:
             if path.startswith(prefix) and len(path) > len(prefix):
                 return methods
@@ -59,3 +75,9 @@ class Router:
 
     def __iter__(self) -> Iterator[Route]:
         return iter(self._routes)
+
+
+def compile_template(path: str) -> re.Pattern[str]:
+    """The pattern of a path with `{name}` in it; each name becomes a group that holds one segment as it was sent."""
+    parts = re.split(r"\{(\w+)\}", path)
+    return re.compile("".join(re.escape(part) if n % 2 == 0 else f"(?P<{part}>[^/]+)" for n, part in enumerate(parts)))

@@ -24,6 +24,7 @@ from stellwerk.core.errors import (
 from stellwerk.http.exchange import Flow
 from stellwerk.http.guard import check_path, join_fields
 from stellwerk.http.listener import Listener
+from stellwerk.http.peer import client_address
 from stellwerk.http.request_parser import InvalidRequest, RequestParser
 from stellwerk.http.router import Handler
 from stellwerk.http.server_exchange import ServerExchange, write_head
@@ -181,6 +182,8 @@ class ServerProtocol(asyncio.Protocol):
         self.keep_alive = parser.keep_alive
         path, _, query = parser.target.partition(b"?")
         exchange = ServerExchange(self, parser.method, path.decode("latin-1"), query, headers)
+        if trusted := self.guard.settings.trusted_proxies:
+            exchange.peer = client_address(self.peer, headers.get(b"x-forwarded-for"), trusted)
         methods = None if upgrade else self.listener.router.find(exchange.path)
         if methods is None:
             check_path(path)

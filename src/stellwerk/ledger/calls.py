@@ -1,7 +1,20 @@
 """The record of every call: one row when it is over, whoever asked and however it ended."""
 
 import msgspec
-from sqlalchemy import BigInteger, Boolean, Column, Connection, Double, Index, Integer, String, Table, func, select
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Double,
+    Index,
+    Integer,
+    RowMapping,
+    String,
+    Table,
+    func,
+    select,
+)
 
 from stellwerk.core.call import Operation
 from stellwerk.core.outcome import Outcome, Usage
@@ -18,6 +31,7 @@ calls = Table(
     Column("id", String(128), nullable=False),
     Column("at", Double, nullable=False),
     Column("key_id", String(64), nullable=False),
+    Column("user_id", BigInteger, nullable=False),
     Column("operation", String(32), nullable=False),
     Column("model", String(256), nullable=False),
     Column("provider", String(64)),
@@ -30,16 +44,22 @@ calls = Table(
     Column("output_tokens", BigInteger),
     Column("cached_tokens", BigInteger),
     Column("reasoning_tokens", BigInteger),
+    Column("audio_milliseconds", BigInteger),
+    Column("characters", BigInteger),
+    Column("pages", BigInteger),
+    Column("estimated", Boolean, nullable=False),
     Column("cost", BigInteger),
     Column("duration", Double, nullable=False),
     Column("first_byte", Double),
     Index(None, "at"),
     Index(None, "key_id", "at"),
+    Index(None, "user_id", "at"),
 )
 
 _COLUMNS = tuple(column.name for column in calls.columns if column.name != "number")
-_LARGEST = 2**63 - 1
-_NO_USAGE = (None, None, None, None)
+_LARGEST = 10**12
+"""More than any call uses; sums over millions of calls still fit into 64 bits."""
+_NO_USAGE = (None,) * 7
 _OPERATIONS = {operation: str(operation) for operation in Operation}
 
 
@@ -78,6 +98,7 @@ def read_recent(connection: Connection, limit: int) -> list[Outcome]:
             id=row["id"],
             at=row["at"],
             key_id=row["key_id"],
+            user_id=row["user_id"],
             operation=Operation(row["operation"]),
             model=row["model"],
             provider=row["provider"],
@@ -86,14 +107,8 @@ def read_recent(connection: Connection, limit: int) -> list[Outcome]:
             status=row["status"],
             error=row["error"],
             attempts=row["attempts"],
-            usage=None
-            if row["input_tokens"] is None
-            else Usage(
-                input_tokens=row["input_tokens"],
-                output_tokens=row["output_tokens"],
-                cached_tokens=row["cached_tokens"],
-                reasoning_tokens=row["reasoning_tokens"],
-            ),
+            usage=_usage(row),
+            estimated=row["estimated"],
             cost=row["cost"],
             duration=row["duration"],
             first_byte=row["first_byte"],
@@ -115,20 +130,44 @@ def read_totals(connection: Connection, key_id: str | None = None) -> Totals:
     return Totals(calls=number, input_tokens=int(input_tokens), output_tokens=int(output_tokens), cost=int(cost))
 
 
+def _usage(row: RowMapping) -> Usage | None:
+    if row["input_tokens"] is None:
+        return None
+    return Usage(
+        input_tokens=row["input_tokens"],
+        output_tokens=row["output_tokens"],
+        cached_tokens=row["cached_tokens"],
+        reasoning_tokens=row["reasoning_tokens"],
+        # Calls that were recorded before there was anything but tokens have none of these.
+        audio_milliseconds=row["audio_milliseconds"] or 0,
+        characters=row["characters"] or 0,
+        pages=row["pages"] or 0,
+    )
+
+
 def _row(outcome: Outcome) -> Row:
     usage, cost = outcome.usage, outcome.cost
-    tokens: Row = _NO_USAGE
-    # An upstream may report any number; a count that does not fit must not cost us the row.
+    counts: Row = _NO_USAGE
+    # An upstream may report any number; a count that is absurd must cost us neither the row nor the sums.
     if usage is not None:
-        tokens = (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens)
-        if max(tokens) > _LARGEST:
-            tokens = tuple(min(count, _LARGEST) for count in tokens)
+        counts = (
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cached_tokens,
+            usage.reasoning_tokens,
+            usage.audio_milliseconds,
+            usage.characters,
+            usage.pages,
+        )
+        if max(counts) > _LARGEST:
+            counts = tuple(min(count, _LARGEST) for count in counts)
     if cost is not None and cost > _LARGEST:
         cost = _LARGEST
     return (
         outcome.id,
         outcome.at,
         outcome.key_id,
+        outcome.user_id,
         _OPERATIONS[outcome.operation],
         outcome.model,
         outcome.provider,
@@ -137,7 +176,8 @@ def _row(outcome: Outcome) -> Row:
         outcome.status,
         outcome.error,
         outcome.attempts,
-        *tokens,
+        *counts,
+        outcome.estimated,
         cost,
         outcome.duration,
         outcome.first_byte,

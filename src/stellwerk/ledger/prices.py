@@ -1,4 +1,4 @@
-"""What tokens cost: published prices out of genai-prices, and exact arithmetic on them.
+"""What calls cost: published prices out of genai-prices, and exact arithmetic on prices.
 
 genai-prices takes half a second and 36 MB to import, so nothing here imports it before `PriceBook.load`.
 """
@@ -18,6 +18,7 @@ _PICO_PER_TOKEN = Decimal(1_000_000)
 """A price of 1 USD for a million tokens is 10^6 pico a token."""
 
 _PICO_PER_MICRO = 1_000_000
+_MILLISECONDS = 1_000
 
 _REMEMBERED_SECONDS = 3600.0
 """Some prices depend on the date or the time of day."""
@@ -68,12 +69,20 @@ def cost(price: Price, usage: Usage) -> int:
     """Micro units (10^-6) of the price's currency, exact and rounded up.
 
     Tokens from the upstream's prompt cache cost the cache price where there is one, and the input price otherwise.
+    Numbers below zero count as zero.
     """
     tokens, cached = max(0, usage.input_tokens), 0
     if price.cache_read is not None:
         cached = min(max(0, usage.cached_tokens), tokens)
     pico = (tokens - cached) * price.input + cached * (price.cache_read or 0)
-    pico += max(0, usage.output_tokens) * price.output
+    pico += max(0, usage.output_tokens) * price.output + price.request
+    if usage.characters > 0:
+        pico += usage.characters * price.character
+    if usage.pages > 0:
+        pico += usage.pages * price.page
+    if usage.audio_milliseconds > 0:
+        # Rounded up twice, which comes to the same as once.
+        pico -= -usage.audio_milliseconds * price.audio_second // _MILLISECONDS
     return -(-pico // _PICO_PER_MICRO)
 
 

@@ -1,141 +1,288 @@
 """Decides whether a call may begin now, and keeps count of those that run."""
 
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
 import msgspec
 
 from stellwerk.core.call import Call
 from stellwerk.core.clock import Clock
 from stellwerk.core.errors import RateLimited, Unavailable
-from stellwerk.core.principal import Principal
-from stellwerk.limits.headers import Headers, limit_header, rate_headers
-from stellwerk.limits.rate import Rate, advance, make_rate, wait
+from stellwerk.core.outcome import Estimate
+from stellwerk.core.principal import Allowance, Principal, Tier
+from stellwerk.limits.callers import Caller, Callers
+from stellwerk.limits.counter import Counter, Taking
+from stellwerk.limits.headers import Headers, request_headers, token_headers
+from stellwerk.limits.rate import make_rate, remaining
+from stellwerk.limits.window import MINUTE
 
 _BUSY_SECONDS = 1.0
 """What a client is told to wait when nobody knows when a running call ends."""
 
-_LOOKED_AT = 8
-"""Entries at rest are looked for among this many, whenever a new key comes and the map is full."""
+_NO_LIMITS = Allowance()
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """0 is unlimited. A key's own limits go first."""
+    """0 is unlimited. A key's and a user's own limits go before these, each for itself."""
 
     requests_per_minute: int = 0
-    burst: int = 10
-    """Requests of a key at once before its rate counts, at most `requests_per_minute`."""
+    """The first four are of each key."""
+    burst: int = 0
+    """Requests at once before a steady pace counts; 0 allows a whole minute's share at once."""
+    tokens_per_minute: int = 0
     concurrent_requests: int = 0
     total_concurrent_requests: int = 0
+    tiers: Mapping[Tier, Allowance] = msgspec.field(default_factory=dict)
+    """Of each user, over all of his keys."""
+    models: Mapping[str, Allowance] = msgspec.field(default_factory=dict)
+    """Of each user on one model, by the model's name."""
+    assumed_output_tokens: int = 1024
+    """Tokens that an answer is taken for while it runs when the client has set no bound."""
 
 
-class _KeyState:
-    """What is known of one key: its limits as numbers, its bucket, its running calls."""
+class PastCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call of an earlier process that still counts."""
 
-    __slots__ = ("arrival", "limit", "most", "principal", "rate", "running", "settings")
+    key_id: str
+    user_id: int
+    model: str
+    at: float
+    """Unix seconds."""
+    tokens: int = 0
 
-    def __init__(self) -> None:
-        self.principal: Principal | None = None
-        self.settings: LimitSettings | None = None
-        self.rate: Rate | None = None
-        self.limit = (b"", b"")
-        self.most = 0
-        self.arrival = 0
-        self.running = 0
 
-    def apply(self, principal: Principal, settings: LimitSettings) -> None:
-        """Takes over limits that are new or have changed; what was used up and what runs stays."""
-        self.principal, self.settings = principal, settings
-        own = principal.requests_per_minute
-        per_minute = settings.requests_per_minute if own is None else own
-        self.rate = make_rate(per_minute, settings.burst) if per_minute else None
-        self.limit = limit_header(self.rate) if self.rate else (b"", b"")
-        own = principal.concurrent_requests
-        self.most = settings.concurrent_requests if own is None else own
+class RateStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests per minute of a user; None without a limit."""
 
-    def at_rest(self, now: int) -> bool:
-        return not self.running and self.arrival <= now
+    limit: int | None
+    remaining: int | None
+    resets_in: float
+    """Seconds until all of them are back."""
 
 
 class Permit:
-    """Leave for one call to run. `release` gives it back, once, whatever happens to the call."""
+    """Leave for one call to run. `release` or `refund` gives it back, once, whatever happens to the call."""
 
-    __slots__ = ("_limits", "_state", "headers")
+    __slots__ = ("_counters", "_limits", "_takings", "headers")
 
-    def __init__(self, limits: "Limits", state: _KeyState, headers: Headers) -> None:
+    def __init__(
+        self, limits: "Limits", counters: Sequence[Counter], takings: Sequence[Taking], headers: Headers
+    ) -> None:
         self.headers = headers
         """`x-ratelimit-*` for the answer; empty without a limit."""
         self._limits = limits
-        self._state: _KeyState | None = state
+        self._counters: Sequence[Counter] | None = counters
+        self._takings = takings
 
-    def release(self) -> None:
-        """The call is over. A second time does nothing."""
-        state = self._state
-        if state is not None:
-            self._state = None
-            state.running -= 1
-            self._limits.running -= 1
+    def release(self, tokens: int | None = None) -> None:
+        """The call is over and has used so many tokens: 0 when it failed, None when nobody knows (the estimate stays).
+
+        A second time does nothing.
+        """
+        counters = self._counters
+        if counters is None:
+            return
+        self._counters = None
+        self._limits.running -= 1
+        for counter in counters:
+            counter.running -= 1
+        if tokens is not None:
+            for taking in self._takings:
+                taking.correct(tokens)
+
+    def refund(self) -> None:
+        """The call was refused after all, by somebody else: it has used nothing up. Does nothing after a release."""
+        if self._counters is not None:
+            self.release()
+            now = self._limits.now()
+            for taking in self._takings:
+                taking.give_back(now)
 
 
 class Limits:
-    """Rate and concurrency of every key. For the event loop's thread alone.
+    """Requests, tokens and concurrency of every user, key and model. For the event loop's thread alone.
 
-    A key that is at rest, with a full bucket and nothing running, needs no memory: above `keys` entries such are
-    dropped, so the map grows past that only by keys that are in use at the same time.
+    Who is at rest, with nothing used up in the last minute and nothing running, needs no memory: above `keys` entries
+    such are dropped, so the maps grow past that only by those who are in use at the same time.
     """
 
     def __init__(self, settings: LimitSettings, clock: Clock, *, keys: int = 20_000) -> None:
         self.running = 0
         """Calls that hold a permit."""
         self._settings = settings
+        self._clock = clock
         self._monotonic = clock.monotonic
-        self._keys = keys
-        self._states: dict[str, _KeyState] = {}
+        self._callers = Callers(keys)
+        self._by_key = self._callers.by_key
+
+    def now(self) -> int:
+        """Monotonic nanoseconds."""
+        return int(self._monotonic() * 1e9)
 
     def replace(self, settings: LimitSettings) -> None:
-        """New limits from the next call on; running calls stay counted and used-up rates stay used up."""
+        """New limits from the next call on; running calls stay counted and what is used up stays used up."""
         self._settings = settings
 
-    def admit(self, call: Call) -> Permit:
-        """Lets a call begin or refuses it; a refused call uses up nothing.
+    def admit(self, call: Call, estimate: Estimate, model: str | None = None) -> Permit:
+        """Lets a call begin or refuses it; a refused call uses up nothing. `model` is the canonical name, when known.
 
-        Raises RateLimited with `retry_after` and headers for the key's own limits, and Unavailable, code
+        Raises RateLimited with `retry_after` and headers for the limits of user, key and model, and Unavailable, code
         `overloaded`, when the gateway as a whole runs as much as it may.
         """
         principal, settings = call.principal, self._settings
-        now = int(self._monotonic() * 1e9)
-        state = self._states.get(principal.key_id) or self._new_state(principal.key_id, now)
-        if state.principal is not principal or state.settings is not settings:
-            state.apply(principal, settings)
-        rate = state.rate
-        if rate is not None and (pause := wait(rate, state.arrival, now)) > 0:
-            raise RateLimited(
-                f"The limit of {rate.per_minute} requests per minute is reached.",
-                retry_after=pause / 1e9,
-                headers=rate_headers(state.limit, rate, state.arrival, now),
-            )
-        if state.most and state.running >= state.most:
-            raise RateLimited(
-                f"The limit of {state.most} concurrent requests is reached.",
-                retry_after=_BUSY_SECONDS,
-                headers=() if rate is None else rate_headers(state.limit, rate, state.arrival, now),
-            )
+        caller = self._by_key.get(principal.key_id)
+        if caller is None or caller.principal is not principal or caller.settings is not settings:
+            caller = self._enter(principal, settings)
+        models: Sequence[Counter] = self._model_counters(call, settings, model) if settings.models else ()
+        if models:
+            return self._admit_limited((*caller.counters, *models), (*caller.limiting, *models), estimate)
+        if caller.limiting:
+            return self._admit_limited(caller.counters, caller.limiting, estimate)
         if settings.total_concurrent_requests and self.running >= settings.total_concurrent_requests:
-            raise Unavailable("The gateway is busy.", code="overloaded", retry_after=_BUSY_SECONDS)
-        state.running += 1
+            raise _busy()
         self.running += 1
-        if rate is None:
-            return Permit(self, state, ())
-        state.arrival = advance(rate, state.arrival, now)
-        return Permit(self, state, rate_headers(state.limit, rate, state.arrival, now))
+        for counter in caller.counters:
+            counter.running += 1
+        return Permit(self, caller.counters, (), ())
 
-    def _new_state(self, key_id: str, now: int) -> _KeyState:
-        if len(self._states) >= self._keys:
-            self._drop_some_at_rest(now)
-        state = self._states[key_id] = _KeyState()
-        return state
+    def status(self, principal: Principal) -> RateStatus:
+        """What is left of a user's requests per minute; uses nothing up."""
+        allowance = _user_allowance(principal, self._settings)
+        limit, burst = allowance.requests_per_minute or 0, allowance.burst or 0
+        if not limit:
+            return RateStatus(limit=None, remaining=None, resets_in=0.0)
+        counter, now = self._callers.by_user.get(principal.user_id), self.now()
+        left, whole = limit, 0
+        if counter is not None and counter.requests is not None:
+            left = max(0, limit - counter.requests.used(now))
+            whole = max(counter.requests_whole_in(now), counter.arrival - now)
+        if 0 < burst < limit:
+            left = min(left, remaining(make_rate(limit, burst), 0 if counter is None else counter.arrival, now))
+        return RateStatus(limit=limit, remaining=left, resets_in=whole / 1e9)
 
-    def _drop_some_at_rest(self, now: int) -> None:
-        oldest = [key_id for key_id, _ in zip(self._states, range(_LOOKED_AT), strict=False)]
-        for key_id in oldest:
-            state = self._states.pop(key_id)
-            if not state.at_rest(now):
-                # Back at the end, so that the next look begins with others.
-                self._states[key_id] = state
+    def seed(self, past: Iterable[PastCall]) -> None:
+        """Counts calls of the last minute that another process has admitted, before this one admits its first."""
+        now, wall = self.now(), self._clock.now()
+        for call in sorted(past, key=lambda call: call.at):
+            # A wall clock that was set back must not keep anybody out for longer than a minute.
+            age = max(0, int((wall - call.at) * 1e9))
+            if age >= MINUTE:
+                continue
+            caller = self._callers.enter(call.key_id, call.user_id, now)
+            counters = list(caller.counters)
+            if call.model in self._settings.models:
+                counters.append(self._callers.model(call.user_id, call.model, now))
+            for counter in counters:
+                counter.remember(now - age, call.tokens)
+
+    def _enter(self, principal: Principal, settings: LimitSettings) -> Caller:
+        now = self.now()
+        caller = self._callers.enter(principal.key_id, principal.user_id, now)
+        caller.user.set_allowance(_user_allowance(principal, settings), now)
+        caller.key.set_allowance(_key_allowance(principal, settings), now)
+        caller.limiting = tuple(counter for counter in caller.counters if counter.limits)
+        caller.principal, caller.settings = principal, settings
+        return caller
+
+    def _model_counters(self, call: Call, settings: LimitSettings, canonical: str | None) -> Sequence[Counter]:
+        """An alias may have limits of its own, beside those of the model that it stands for."""
+        found = []
+        for name in (call.model,) if canonical is None or canonical == call.model else (call.model, canonical):
+            allowance = settings.models.get(name)
+            if allowance is not None:
+                now = self.now()
+                counter = self._callers.model(call.principal.user_id, name, now)
+                counter.set_allowance(allowance, now)
+                found.append(counter)
+        return found
+
+    def _admit_limited(self, counters: Sequence[Counter], limiting: Sequence[Counter], estimate: Estimate) -> Permit:
+        """First asks everybody and then takes from everybody: nothing is half taken."""
+        settings = self._settings
+        at = self._monotonic()
+        now = int(at * 1e9)
+        output = estimate.output_tokens
+        tokens = max(1, estimate.input_tokens + (settings.assumed_output_tokens if output is None else output))
+        pause, tightest = 0, limiting[0]
+        for counter in limiting:
+            needed = counter.wait(now, tokens)
+            if needed > pause:
+                pause, tightest = needed, counter
+        if pause:
+            raise _refusal(_seconds(at, pause), tightest.reached(now, tokens), _headers(limiting, now))
+        for counter in limiting:
+            if counter.most and counter.running >= counter.most:
+                reached = f"{counter.most} concurrent requests for this {counter.whose}"
+                raise _refusal(_BUSY_SECONDS, reached, _headers(limiting, now))
+        if settings.total_concurrent_requests and self.running >= settings.total_concurrent_requests:
+            raise _busy()
+        self.running += 1
+        for counter in counters:
+            counter.running += 1
+        takings = [counter.take(now, tokens) for counter in limiting]
+        return Permit(self, counters, takings, _headers(limiting, now))
+
+
+def _user_allowance(principal: Principal, settings: LimitSettings) -> Allowance:
+    own, tier = principal.user_allowance, settings.tiers.get(principal.tier, _NO_LIMITS)
+    return Allowance(
+        requests_per_minute=_first(own.requests_per_minute, tier.requests_per_minute),
+        burst=_first(own.burst, tier.burst),
+        tokens_per_minute=_first(own.tokens_per_minute, tier.tokens_per_minute),
+        concurrent_requests=_first(own.concurrent_requests, tier.concurrent_requests),
+    )
+
+
+def _key_allowance(principal: Principal, settings: LimitSettings) -> Allowance:
+    own = principal.allowance
+    return Allowance(
+        requests_per_minute=_first(own.requests_per_minute, settings.requests_per_minute),
+        burst=_first(own.burst, settings.burst),
+        tokens_per_minute=_first(own.tokens_per_minute, settings.tokens_per_minute),
+        concurrent_requests=_first(own.concurrent_requests, settings.concurrent_requests),
+    )
+
+
+def _first(own: int | None, default: int | None) -> int | None:
+    return default if own is None else own
+
+
+def _headers(limiting: Sequence[Counter], now: int) -> Headers:
+    """Of the limit with the least left, one for requests and one for tokens."""
+    requests = tokens = None
+    requests_left = tokens_left = 0
+    for counter in limiting:
+        if counter.requests is not None:
+            left = counter.requests_left(now)
+            if requests is None or left < requests_left:
+                requests, requests_left = counter, left
+        if counter.tokens is not None:
+            left = counter.tokens.room(now)
+            if tokens is None or left < tokens_left:
+                tokens, tokens_left = counter.tokens, left
+    headers: Headers = ()
+    if requests is not None and requests.requests is not None:
+        headers = request_headers(requests.requests.limit, requests_left, requests.requests_whole_in(now))
+    if tokens is not None:
+        headers += token_headers(tokens.limit, tokens_left, tokens.whole_in(now))
+    return headers
+
+
+def _seconds(at: float, pause: int) -> float:
+    """`pause` nanoseconds after `at`, in seconds that lead there although floats are added."""
+    seconds, end = pause / 1e9, int(at * 1e9) + pause
+    while int((at + seconds) * 1e9) < end:
+        seconds += 1e-6
+    return seconds
+
+
+def _refusal(seconds: float, reached: str, headers: Headers) -> RateLimited:
+    return RateLimited(
+        f"Rate limit exceeded. Try again in {math.ceil(seconds)} s. The limit of {reached} is reached.",
+        retry_after=seconds,
+        headers=headers,
+    )
+
+
+def _busy() -> Unavailable:
+    return Unavailable("The gateway is busy.", code="overloaded", retry_after=_BUSY_SECONDS)

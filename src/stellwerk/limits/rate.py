@@ -5,6 +5,8 @@ arrival time*: when the bucket is full again. Any window of `w` nanoseconds admi
 `burst + w // interval` requests.
 """
 
+from collections.abc import Iterable
+
 import msgspec
 
 _MINUTE = 60_000_000_000
@@ -34,6 +36,22 @@ def wait(rate: Rate, arrival: int, now: int) -> int:
 def advance(rate: Rate, arrival: int, now: int) -> int:
     """The new arrival time after a request was admitted at `now`."""
     return (max(now, arrival)) + rate.interval
+
+
+def give_back(rate: Rate, arrival: int, own: int, now: int) -> int:
+    """The arrival time without a request that was admitted and did not run; `own` is what `advance` returned for it.
+
+    Only what the bucket has not regained since by itself comes back: a full bucket holds no more than its burst.
+    """
+    return arrival - max(0, min(rate.interval, own - now))
+
+
+def replay(rate: Rate, history: Iterable[tuple[int, int]], now: int) -> int:
+    """The arrival time after requests that were admitted without this rate; the bucket is at worst empty."""
+    arrival = 0
+    for at, count in history:
+        arrival = max(at, arrival) + count * rate.interval
+    return min(arrival, now + rate.burst * rate.interval)
 
 
 def remaining(rate: Rate, arrival: int, now: int) -> int:

@@ -1,16 +1,19 @@
 """The line: one call from an API to an upstream and its answer back. Read this first."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
 
 from stellwerk.core.call import Call
 from stellwerk.core.clock import Clock
-from stellwerk.core.errors import ClientLeft, GatewayError
-from stellwerk.core.plan import Plan
-from stellwerk.core.ports import Reply
+from stellwerk.core.errors import ClientLeft, Forbidden, GatewayError
+from stellwerk.core.outcome import Estimate
+from stellwerk.core.plan import Plan, Price
+from stellwerk.core.ports import Hold, Reply
+from stellwerk.core.principal import Principal, Tier
 from stellwerk.http.exchange import Headers
 from stellwerk.pipeline.dispatch import Dispatch
+from stellwerk.pipeline.estimate import estimate
 from stellwerk.pipeline.meter import CallMeter
 from stellwerk.pipeline.settle import Settle
 
@@ -20,7 +23,15 @@ class Permit(Protocol):
 
     headers: Headers
 
-    def release(self) -> None: ...
+    def release(self, tokens: int | None = None) -> None:
+        """The call is over and used up so many tokens; None when nobody knows."""
+
+    def refund(self) -> None:
+        """The call was refused after all: as if it had never come."""
+
+
+HoldMoney = Callable[[Call, Sequence[Price], Estimate], Awaitable[Hold]]
+"""Sets money aside for a call at the dearest of the prices. Raises InsufficientCredit and Unavailable."""
 
 
 class GatewayReply(Reply, Protocol):
@@ -29,23 +40,42 @@ class GatewayReply(Reply, Protocol):
 
 
 class Gateway:
-    """Carries a call through plan, admission, dispatch and settlement."""
+    """Carries a call through plan, admission, hold, dispatch and settlement."""
 
     def __init__(
         self,
         *,
         plan: Callable[[Call], Plan],
-        admit: Callable[[Call], Permit],
+        admit: Callable[[Call, Estimate, str], Permit],
+        hold: HoldMoney,
         dispatch: Dispatch,
         settle: Settle,
         clock: Clock,
+        default_price: Price | None = None,
     ) -> None:
         self._plan = plan
         self._admit = admit
+        self._hold = hold
         self._dispatch = dispatch
         self._settle = settle
         self._clock = clock
-        self.in_flight = 0
+        self.default_price = default_price
+        """Of a model without a price, for who is not of the house."""
+        self._running: dict[CallMeter, tuple[Principal, asyncio.Task[Any] | None]] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are being answered."""
+        return len(self._running)
+
+    def cut(self, may_go_on: Callable[[Principal], bool]) -> int:
+        """Ends the running calls of those who may not go on, and returns how many they were."""
+        ended = [(meter, task) for meter, (principal, task) in self._running.items() if not may_go_on(principal)]
+        for meter, task in ended:
+            meter.fail(Forbidden.status, "access_ended")
+            if task is not None:
+                task.cancel()
+        return len(ended)
 
     async def run(self, call: Call, reply: GatewayReply) -> None:
         """Answers `call` through `reply`.
@@ -54,9 +84,14 @@ class Gateway:
         Planning comes first because it is pure: a call that nobody could answer uses nothing up.
         """
         plan = self._plan(call)
-        permit = self._admit(call)
-        meter = CallMeter(call, self._clock)
-        self.in_flight += 1
+        likely = estimate(call)
+        principal = call.principal
+        default_price = None if principal.tier is Tier.ADMIN else self.default_price
+        permit = self._admit(call, likely, plan.stands_for or plan.name)
+        meter = CallMeter(call, self._clock, likely, default_price)
+        if principal.is_charged:
+            meter.hold = await self._set_aside(call, plan, likely, default_price, permit)
+        self._running[meter] = principal, asyncio.current_task()
         try:
             reply.admit(permit.headers)
             await self._dispatch.run(call, plan, reply, meter)
@@ -72,6 +107,18 @@ class Gateway:
             raise
         finally:
             # Nothing here may wait: a second cancellation would lose the record.
-            self.in_flight -= 1
-            permit.release()
-            self._settle(meter)
+            del self._running[meter]
+            outcome = self._settle(meter)
+            usage = outcome.usage
+            permit.release(0 if usage is None else usage.input_tokens + usage.output_tokens)
+
+    async def _set_aside(
+        self, call: Call, plan: Plan, likely: Estimate, default_price: Price | None, permit: Permit
+    ) -> Hold:
+        """The one step that waits before an upstream is asked: the money must be on the disk as held by then."""
+        prices = [price for target in plan.targets if (price := target.price or default_price) is not None]
+        try:
+            return await self._hold(call, prices, likely)
+        except BaseException:
+            permit.refund()
+            raise

@@ -2,19 +2,44 @@
 
 from stellwerk.core.call import Call
 from stellwerk.core.clock import Clock
-from stellwerk.core.outcome import Outcome, Usage
+from stellwerk.core.outcome import Estimate, Outcome, Usage
 from stellwerk.core.plan import Price, Target
+from stellwerk.core.ports import Hold
+
+_FRAME_BYTES = 350
+"""What an event of a stream may weigh without its text: with less, a stream of single tokens would cost too much."""
+_BYTES_PER_TOKEN = 4
 
 
 class CallMeter:
     """What is known of one call so far; becomes its Outcome exactly once."""
 
-    __slots__ = ("_call", "_clock", "_first_byte", "attempts", "error", "status", "target", "usage")
+    __slots__ = (
+        "_call",
+        "_clock",
+        "_default_price",
+        "_estimate",
+        "_events",
+        "_first_byte",
+        "_size",
+        "attempts",
+        "error",
+        "hold",
+        "status",
+        "target",
+        "usage",
+    )
 
-    def __init__(self, call: Call, clock: Clock) -> None:
+    def __init__(self, call: Call, clock: Clock, estimate: Estimate, default_price: Price | None = None) -> None:
+        """`default_price` counts where a target has none; both are those of the moment at which the call began."""
         self._call = call
         self._clock = clock
+        self._estimate = estimate
+        self._default_price = default_price
         self._first_byte: float | None = None
+        self._events = 0
+        self._size = 0
+        self.hold: Hold | None = None
         self.attempts = 0
         self.target: Target | None = None
         self.usage: Usage | None = None
@@ -31,6 +56,10 @@ class CallMeter:
             self._first_byte = self._clock.monotonic()
         return self._first_byte - self._call.received
 
+    def deliver(self, events: int, size: int) -> None:
+        self._events += events
+        self._size += size
+
     def count(self, usage: Usage) -> None:
         self.usage = usage
 
@@ -40,7 +69,22 @@ class CallMeter:
             self.status = status
             self.error = code
 
-    def outcome(self, cost: int | None) -> Outcome:
+    def own_count(self) -> Usage | None:
+        """What the call used up as far as we can tell; None when the client was given nothing.
+
+        For upstreams that report nothing and for streams that were cut: an answer is never free because nobody
+        counted it.
+        """
+        if not self._events:
+            return None
+        text = max(0, self._size - self._events * _FRAME_BYTES)
+        # The estimate is more than the prompt should have, by a third.
+        return Usage(
+            input_tokens=-(-self._estimate.input_tokens * 3 // 4),
+            output_tokens=0 if self._estimate.output_tokens == 0 else max(self._events, text // _BYTES_PER_TOKEN),
+        )
+
+    def outcome(self, usage: Usage | None, cost: int | None, *, estimated: bool) -> Outcome:
         call = self._call
         target = self.target
         duration = self._clock.monotonic() - call.received
@@ -49,6 +93,7 @@ class CallMeter:
             id=call.id,
             at=self._clock.now() - duration,
             key_id=call.principal.key_id,
+            user_id=call.principal.user_id,
             operation=call.operation,
             model=call.model,
             provider=target.provider if target is not None else None,
@@ -57,7 +102,8 @@ class CallMeter:
             status=self.status,
             error=self.error,
             attempts=self.attempts,
-            usage=self.usage,
+            usage=usage,
+            estimated=estimated,
             cost=cost,
             duration=duration,
             first_byte=first - call.received if first is not None else None,
@@ -65,4 +111,7 @@ class CallMeter:
 
     @property
     def price(self) -> Price | None:
-        return self.target.price if self.target is not None else None
+        target = self.target
+        if target is None:
+            return None
+        return self._default_price if target.price is None else target.price

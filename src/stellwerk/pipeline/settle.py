@@ -12,15 +12,25 @@ Cost = Callable[[Price, Usage], int]
 
 
 class Settle:
-    """Turns what the meter saw into the record that ledger, metrics and logs receive."""
+    """Turns what the meter saw into the record that ledger, metrics and logs receive, and pays for it."""
 
     def __init__(self, recorders: Sequence[Recorder], cost: Cost) -> None:
         self._recorders = tuple(recorders)
         self._cost = cost
 
     def __call__(self, meter: CallMeter) -> Outcome:
-        price, usage = meter.price, meter.usage
-        outcome = meter.outcome(self._cost(price, usage) if price is not None and usage is not None else None)
+        usage, estimated = meter.usage, False
+        if usage is None:
+            usage = meter.own_count()
+            estimated = usage is not None
+        price = meter.price
+        cost = self._cost(price, usage) if price is not None and usage is not None else None
+        if meter.hold is not None:
+            if cost is None:
+                meter.hold.release()
+            else:
+                meter.hold.settle(cost, estimated=estimated)
+        outcome = meter.outcome(usage, cost, estimated=estimated)
         for record in self._recorders:
             record(outcome)
         return outcome

@@ -140,14 +140,16 @@ class Snapshot:
         unresolved = []
         for name in order:
             targets: dict[Target, None] = {}
+            stands_for: str | None = None
             for wanted in aliases[name].targets:
                 plan = plans.get(wanted) or self.plan(wanted)
                 if plan is None:
                     unresolved.append((name, wanted))
                 else:
+                    stands_for = stands_for or plan.stands_for or plan.name
                     targets.update(dict.fromkeys(plan.targets))
             if targets:
-                plans[name] = Plan(name=name, targets=tuple(targets))
+                plans[name] = Plan(name=name, targets=tuple(targets), stands_for=stands_for)
                 facts[name] = self._alias_model(name, aliases[name], next(iter(targets)))
         # An alias hides a model of the same name, and its own targets were looked up before it did.
         self._plans.update(plans)

@@ -33,7 +33,7 @@ class Schema(msgspec.Struct, frozen=True):
     folder: Path
 
 
-SCHEMA = Schema(head="0001", folder=Path(__file__).parent / "migrations")
+SCHEMA = Schema(head="0002", folder=Path(__file__).parent / "migrations")
 """What this code works with."""
 
 
@@ -154,7 +154,11 @@ def write_new_database_script(path: Path, schema: Schema = SCHEMA) -> str:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     _upgrade(path, schema, None)
     with contextlib.closing(connect(path)) as connection:
-        rows = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid").fetchall()
+        rows = connection.execute(
+            # SQLite makes its own table for numbers that are never given twice.
+            "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name <> 'sqlite_sequence' "
+            "ORDER BY type <> 'table', iif(type = 'table', rowid, 0), type, name"
+        ).fetchall()
     statements = [f"{row[0]};" for row in rows]
     statements.append(f"INSERT INTO alembic_version (version_num) VALUES ('{schema.head}');")  # noqa: S608  # our own
     return "\n".join(statements) + "\n"

@@ -50,6 +50,7 @@ class _CallLine(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str
     id: str
     key_id: str
+    user_id: int
     operation: str
     model: str
     provider: str | None
@@ -64,6 +65,10 @@ class _CallLine(msgspec.Struct, frozen=True, omit_defaults=True):
     output_tokens: int | None = None
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    audio_ms: int = 0
+    characters: int = 0
+    pages: int = 0
+    estimated: bool = False
     cost_micros: int | None = None
 
 
@@ -118,6 +123,7 @@ class JsonFormat:
                 message="call",
                 id=clean_name(outcome.id, self._redactor),
                 key_id=outcome.key_id,
+                user_id=outcome.user_id,
                 operation=outcome.operation.value,
                 model=clean_name(outcome.model, self._redactor),
                 provider=outcome.provider,
@@ -132,6 +138,10 @@ class JsonFormat:
                 output_tokens=usage.output_tokens if usage else None,
                 cached_tokens=usage.cached_tokens if usage else 0,
                 reasoning_tokens=usage.reasoning_tokens if usage else 0,
+                audio_ms=usage.audio_milliseconds if usage else 0,
+                characters=usage.characters if usage else 0,
+                pages=usage.pages if usage else 0,
+                estimated=outcome.estimated,
                 cost_micros=outcome.cost,
             )
         )
@@ -170,7 +180,8 @@ class HumanFormat:
         if outcome.stream and outcome.first_byte is not None:
             details += f", first byte {outcome.first_byte:.2f} s"
         if outcome.usage is not None:
-            details += f", {outcome.usage.input_tokens}+{outcome.usage.output_tokens} tokens"
+            about = "about " if outcome.estimated else ""
+            details += f", {about}{outcome.usage.input_tokens}+{outcome.usage.output_tokens} tokens"
         if outcome.cost:
             details += f", cost {outcome.cost / 1_000_000:.6f}"
         if outcome.attempts > 1:

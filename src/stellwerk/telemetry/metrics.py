@@ -70,9 +70,10 @@ class _Watched(msgspec.Struct, frozen=True):
 
 
 class Metrics:
-    """Counts what happens and renders it for Prometheus."""
+    """Counts what happens and renders it for Prometheus; costs are in `currency`, the ledger's."""
 
-    def __init__(self, *, version: str) -> None:
+    def __init__(self, *, version: str, currency: str = "EUR") -> None:
+        self._currency = currency
         self._requests: dict[tuple[Operation, str, str, int], int] = {}
         self._models: dict[_Traffic, _Model] = {}
         self._errors: dict[tuple[str, str], int] = {}
@@ -213,10 +214,10 @@ class Metrics:
             yield f'{name}{{{labels},type="output"}} {model.output}'
             yield f'{name}{{{labels},type="cache_read"}} {model.cached}'
             yield f'{name}{{{labels},type="reasoning"}} {model.reasoning}'
-        name = "stellwerk_cost_dollars_total"
-        yield from _head(name, "counter", "Cost of calls whose price is known.")
+        name = "stellwerk_cost_total"
+        yield from _head(name, "counter", "Cost of calls whose price is known, in the currency of the ledger.")
         for labels, model in models:
-            yield f"{name}{{{labels}}} {model.cost / 1_000_000}"
+            yield f'{name}{{{labels},currency="{_escape(self._currency)}"}} {model.cost / 1_000_000}'
 
     def _render_events(self) -> Iterator[str]:
         name = "stellwerk_call_errors_total"

@@ -48,7 +48,8 @@ def test_each_error_has_its_status_type_code_and_advice(kind):
     expected_status, kind_name, code, retry = EXPECTED[kind.__name__]
     assert status == expected_status
     assert json.loads(body) == {
-        "error": {"message": "It went wrong.", "type": kind_name, "param": "field", "code": code}
+        "error": {"message": "It went wrong.", "type": kind_name, "param": "field", "code": code},
+        "detail": "It went wrong.",
     }
     assert fields[b"content-type"] == b"application/json"
     assert fields.get(b"x-should-retry", b"").decode() == (retry or "")

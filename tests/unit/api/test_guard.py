@@ -5,21 +5,28 @@ import re
 import pytest
 
 from stellwerk.api._guard import Routes
-from stellwerk.core.errors import RateLimited, Unauthenticated, UpstreamBroken
-from stellwerk.core.principal import ADMINS, CALLERS, OPEN, Principal, Role
+from stellwerk.auth.networks import read_networks
+from stellwerk.core.errors import Forbidden, RateLimited, Unauthenticated, UpstreamBroken
+from stellwerk.core.principal import ADMINS, CALLERS, OBSERVERS, OPEN, READERS, Principal, Role
 from stellwerk.http.router import Router
 from tests.port_fakes import ALICE, RecordedExchange
 
 VIEWER = Principal(key_id="key_viewer", name="eve", role=Role.VIEWER)
+ADMIN = Principal(key_id="key_admin", name="ada", role=Role.ADMIN)
+AT_HOME = Principal(
+    key_id="key_home", name="hal", role=Role.ADMIN, networks=read_networks(["192.0.2.0/24", "2001:db8::/32"])
+)
 
 
 class Keys:
     def __init__(self) -> None:
-        self.known = {"sw-alice": ALICE, "sw-viewer": VIEWER}
+        self.known = {"sw-alice": ALICE, "sw-viewer": VIEWER, "sw-admin": ADMIN, "sw-home": AT_HOME}
         self.new = {}
         self.refreshed = 0
 
     def authenticate(self, token):
+        if token == "sw-disabled":
+            raise Forbidden("User account disabled.", code="account_disabled")
         if token not in self.known:
             raise Unauthenticated("This API key is not valid.")
         return self.known[token]
@@ -54,9 +61,9 @@ class Site:
     async def handle(self, request):
         request.exchange.respond(200, (), b"done")
 
-    async def ask(self, **headers):
+    async def ask(self, peer="192.0.2.1", **headers):
         exchange = RecordedExchange(
-            path="/do", headers={name.replace("_", "-").encode(): value for name, value in headers.items()}
+            path="/do", peer=peer, headers={name.replace("_", "-").encode(): value for name, value in headers.items()}
         )
         await self.router.find("/do")["POST"](exchange)
         return exchange
@@ -86,10 +93,26 @@ async def test_a_key_is_found_in_every_usual_header(site, headers):
     assert site.keys.refreshed == 0
 
 
-@pytest.mark.parametrize("headers", [{}, {"authorization": b""}, {"authorization": b"Basic eA=="}, {"x_api_key": b" "}])
-async def test_no_key_is_refused_with_a_sentence_that_helps(site, headers):
+MISSING, MALFORMED = "Missing Authorization header. ", "Invalid Authorization format. "
+
+
+@pytest.mark.parametrize(
+    ("headers", "problem"),
+    [
+        ({}, MISSING),
+        ({"authorization": b""}, MISSING),
+        ({"x_api_key": b" "}, MISSING),
+        ({"authorization": b"Basic eA=="}, MALFORMED),
+        ({"authorization": b"Bearer "}, MALFORMED),
+        ({"authorization": b"sw-alice"}, MALFORMED),
+        ({"authorization": b"Bearer\tsw-alice"}, MALFORMED),
+        ({"authorization": b"Token sw-alice", "x_api_key": b" "}, MALFORMED),
+    ],
+)
+async def test_no_key_is_refused_with_a_sentence_that_helps(site, headers, problem):
     exchange = await site.ask(**headers)
     assert (exchange.status, exchange.json["error"]["code"]) == (401, "missing_api_key")
+    assert exchange.json["error"]["message"].startswith(problem)
     assert "Authorization: Bearer" in exchange.json["error"]["message"]
     assert exchange.header("www-authenticate") == "Bearer"
     assert site.watch.codes == ["missing_api_key"]
@@ -116,11 +139,59 @@ async def test_a_key_that_another_process_has_just_made_is_accepted(site):
     assert site.keys.refreshed == 1
 
 
+@pytest.mark.parametrize("access", [ADMINS, OBSERVERS])
+async def test_who_may_not_administer_is_told_so_in_the_documented_words(access):
+    exchange = await Site(access).ask(authorization=b"Bearer sw-alice")
+    assert (exchange.status, exchange.json["error"]["code"]) == (403, "permission_denied")
+    assert exchange.json["error"]["message"] == exchange.json["detail"] == "Admin access required"
+
+
 async def test_a_role_that_may_not_is_refused(site):
     exchange = await site.ask(authorization=b"Bearer sw-viewer")
     assert (exchange.status, exchange.json["error"]["code"]) == (403, "permission_denied")
+    assert "viewer" in exchange.json["error"]["message"]
     assert site.seen == []
-    assert (await Site(ADMINS).ask(authorization=b"Bearer sw-alice")).status == 403
+
+
+@pytest.mark.parametrize(
+    ("access", "allowed"),
+    [
+        (CALLERS, ["alice", "admin"]),
+        (READERS, ["alice", "viewer", "admin"]),
+        (OBSERVERS, ["viewer", "admin"]),
+        (ADMINS, ["admin"]),
+    ],
+)
+async def test_each_route_lets_in_the_roles_that_it_names(access, allowed):
+    site = Site(access)
+    asked = {name: await site.ask(x_api_key=f"sw-{name}".encode()) for name in ("alice", "viewer", "admin")}
+    assert [name for name, exchange in asked.items() if exchange.status == 200] == allowed
+
+
+async def test_a_disabled_account_is_refused_without_another_look(site):
+    exchange = await site.ask(authorization=b"Bearer sw-disabled")
+    assert (exchange.status, exchange.json["error"]["code"]) == (403, "account_disabled")
+    assert (site.keys.refreshed, site.seen, site.watch.codes) == (0, [], ["account_disabled"])
+
+
+@pytest.mark.parametrize("access", [CALLERS, READERS, OBSERVERS, ADMINS])
+async def test_a_key_is_good_only_from_its_networks_on_every_route(access):
+    site = Site(access)
+    for peer in ("192.0.2.77", "::ffff:192.0.2.77", "2001:db8::1"):
+        assert (await site.ask(peer, x_api_key=b"sw-home")).status == 200
+    for peer in ("192.0.3.1", "::1", "127.0.0.1", ""):
+        exchange = await site.ask(peer, x_api_key=b"sw-home")
+        assert (exchange.status, exchange.json["error"]["code"]) == (403, "ip_not_allowed")
+        assert (await site.ask(peer, x_api_key=b"sw-admin")).status == 200
+    assert [request.principal for request in site.seen].count(AT_HOME) == 3
+
+
+@pytest.mark.parametrize("name", ["x_forwarded_for", "forwarded", "x_real_ip", "cf_connecting_ip", "true_client_ip"])
+async def test_no_header_says_where_a_request_comes_from(name):
+    site = Site(ADMINS)
+    headers = {"x_api_key": b"sw-home", name: b"192.0.2.1"}
+    assert (await site.ask("198.51.100.1", **headers)).status == 403
+    assert (await site.ask("192.0.2.1", **headers | {name: b"198.51.100.1"})).status == 200
 
 
 async def test_an_open_route_asks_for_no_key_and_knows_nobody():

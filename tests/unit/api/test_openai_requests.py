@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stellwerk.api.openai.requests import ChatBody, CompletionBody, EmbeddingBody, check_content_type, read_body
+from stellwerk.api._bodies import check_content_type
+from stellwerk.api.openai.requests import ChatBody, CompletionBody, EmbeddingBody, read_body
 from stellwerk.core.errors import BadRequest, UnsupportedMedia
 
 CHAT = msgspec.json.Decoder(ChatBody)

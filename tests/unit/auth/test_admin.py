@@ -2,9 +2,25 @@ import stat
 
 import pytest
 
-from stellwerk.auth.admin import ADMIN_KEY_FILE, ensure_admin_key
+from stellwerk.auth.admin import ADMIN_KEY_FILE, ensure_admin_key, ensure_built_in_users
 from stellwerk.auth.keys import list_keys, revoke_key
+from stellwerk.auth.users import find_user, list_users
 from stellwerk.core.principal import Role
+
+
+def test_a_fresh_folder_gets_its_two_accounts_once(database):
+    database.write(lambda connection: ensure_built_in_users(connection, 5.0))
+    users = database.read(list_users)
+    assert [(user.id, user.email, user.created_at) for user in users] == [(2, "local", 5.0), (1, "admin", 5.0)]
+    database.write(lambda connection: ensure_built_in_users(connection, 6.0))
+    assert database.read(list_users) == users
+
+
+def test_the_admin_key_belongs_to_the_built_in_admin(database, digest, clock):
+    ensure_admin_key(database, digest, clock)
+    (record,) = database.read(list_keys)
+    owner = database.read(lambda connection: find_user(connection, record.user_id))
+    assert (owner.email, owner.role) == ("admin", Role.ADMIN)
 
 
 def test_a_fresh_folder_gets_one_admin_key(database, digest, clock):

@@ -7,33 +7,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stellwerk.auth.keys import KeyRecord, NewKey, changed_keys, create_key, revoke_key
-from stellwerk.auth.ring import ENVIRONMENT_KEY_ID, KeyRing
+from stellwerk.auth.admin import ensure_built_in_users
+from stellwerk.auth.keys import KeyChanges, KeyRecord, NewKey, change_key, create_key, revoke_key
+from stellwerk.auth.ring import ENVIRONMENT_KEY_ID, Changes, KeyRing, Revisions, combine_roles, load_changes
 from stellwerk.auth.tokens import WeakKey, new_token
+from stellwerk.auth.users import UserChanges, UserRecord, change_user, store_password
 from stellwerk.core.clock import SystemClock
-from stellwerk.core.errors import Unauthenticated, Unavailable
-from stellwerk.core.principal import Role
+from stellwerk.core.errors import Forbidden, GatewayError, Unauthenticated, Unavailable
+from stellwerk.core.principal import Allowance, Budget, Priority, Role, Tier, Window
 from stellwerk.core.secrets import Secret
 from stellwerk.storage.failures import storage_unavailable
 
 UNKNOWN = "sk-sw-aaaaaaaaaa-" + "A" * 43
-
-
-@pytest.fixture
-def load(database):
-    """Reads changes as the app wires it, and counts how often."""
-
-    async def load(since):
-        load.times += 1
-        return await database.fetch(lambda connection: changed_keys(connection, since))
-
-    load.times = 0
-    return load
-
-
-@pytest.fixture
-def ring(load, digest, clock):
-    return KeyRing(load, digest, clock)
+ADMIN_KEY = "nobody-guesses-this-4711"
 
 
 @pytest.fixture
@@ -45,20 +31,142 @@ def create(database, digest, clock):
     return create
 
 
-def code(ring, token):
-    with pytest.raises(Unauthenticated) as raised:
+@pytest.fixture
+def everything(database):
+    """A fresh ring would be given this."""
+    return lambda: database.read(lambda connection: load_changes(connection, Revisions()))
+
+
+def refusal(ring, token):
+    with pytest.raises(GatewayError) as raised:
         ring.authenticate(token)
-    assert raised.value.status == 401
-    return raised.value.code
+    return raised.value.status, raised.value.code
 
 
-async def test_a_key_says_who_shows_it(ring, create):
-    record, token = create(name="ci", role=Role.VIEWER, models=frozenset({"m"}), requests_per_minute=5)
+def code(ring, token):
+    status, code = refusal(ring, token)
+    assert status == 401
+    return code
+
+
+async def test_a_key_says_who_shows_it(ring, create, user):
+    record, token = create(
+        name="ci",
+        user_id=user.id,
+        models=frozenset({"m"}),
+        networks=("::1",),
+        priority=Priority.LOW,
+        allowance=Allowance(requests_per_minute=5),
+        budget=Budget(amount=3, window=Window.DAY),
+    )
     await ring.refresh()
     principal = ring.authenticate(token.reveal())
-    assert (principal.key_id, principal.name, principal.role) == (record.id, "ci", Role.VIEWER)
-    assert (principal.models, principal.requests_per_minute) == ({"m"}, 5)
+    assert (principal.key_id, principal.name, principal.role) == (record.id, "ci", Role.USER)
+    assert (principal.user_id, principal.tier, principal.models) == (user.id, Tier.SUB, {"m"})
+    assert (principal.allowance, principal.budget, principal.priority) == (record.allowance, record.budget, "low")
+    assert (principal.user_allowance, principal.user_budget) == (user.allowance, user.budget)
+    assert [str(network) for network in principal.networks] == ["::1/128"]
     assert ring.authenticate(token.reveal().encode()) is principal
+
+
+@pytest.mark.parametrize(
+    ("of_user", "of_key", "role"),
+    [
+        (Role.ADMIN, Role.ADMIN, Role.ADMIN),
+        (Role.ADMIN, Role.VIEWER, Role.VIEWER),
+        (Role.ADMIN, Role.USER, Role.USER),
+        (Role.USER, Role.ADMIN, Role.USER),
+        (Role.USER, Role.VIEWER, None),
+        (Role.USER, Role.USER, Role.USER),
+        (Role.VIEWER, Role.ADMIN, Role.VIEWER),
+        (Role.VIEWER, Role.VIEWER, Role.VIEWER),
+        (Role.VIEWER, Role.USER, None),
+    ],
+)
+def test_a_key_reaches_no_further_than_its_user(of_user, of_key, role):
+    assert combine_roles(of_user, of_key) is role
+
+
+@given(st.sampled_from(Role), st.sampled_from(Role))
+def test_only_both_together_make_an_admin(of_user, of_key):
+    assert (combine_roles(of_user, of_key) is Role.ADMIN) is (of_user is of_key is Role.ADMIN)
+    assert combine_roles(of_user, of_key) in ({of_key} if of_user is Role.ADMIN else {of_user, None})
+
+
+async def test_a_key_whose_role_its_user_has_lost_opens_nothing_and_works_again_with_the_role(
+    ring, create, user, change
+):
+    await change(user, role=Role.ADMIN)
+    _, token = create(user_id=user.id, role=Role.VIEWER)
+    await ring.refresh()
+    assert ring.authenticate(token.reveal()).role is Role.VIEWER
+    await change(user, role=Role.USER)
+    with pytest.raises(Forbidden) as caught:
+        ring.authenticate(token.reveal())
+    assert caught.value.code == "key_role_changed"
+    await change(user, role=Role.VIEWER)
+    assert ring.authenticate(token.reveal()).role is Role.VIEWER
+
+
+async def test_a_demoted_user_takes_all_of_his_keys_along(ring, create, user, change):
+    tokens = [create(user_id=user.id, role=role)[1].reveal() for role in (Role.ADMIN, Role.USER)]
+    await change(user, role=Role.ADMIN, tier=Tier.ADMIN)
+    assert [ring.authenticate(token).role for token in tokens] == ["admin", "user"]
+    await change(user, role=Role.USER, tier=Tier.PAYG)
+    assert [ring.authenticate(token).role for token in tokens] == ["user", "user"]
+    assert {ring.authenticate(token).tier for token in tokens} == {"payg"}
+
+
+async def test_a_key_may_use_what_both_it_and_its_user_may(ring, create, user, change):
+    everything, some = (create(user_id=user.id, models=models)[1].reveal() for models in (None, frozenset("ab")))
+    await ring.refresh()
+    assert (ring.authenticate(everything).models, ring.authenticate(some).models) == (None, {"a", "b"})
+    await change(user, models=frozenset("bc"))
+    assert (ring.authenticate(everything).models, ring.authenticate(some).models) == ({"b", "c"}, {"b"})
+    await change(user, models=frozenset())
+    assert (ring.authenticate(everything).models, ring.authenticate(some).models) == (frozenset(), frozenset())
+
+
+async def test_a_disabled_user_is_out_with_every_key_and_login(ring, create, user, change):
+    shown = [create(user_id=user.id)[1].reveal(), f"{user.id}.l1.good"]
+    await ring.refresh()
+    before = [ring.authenticate(token) for token in shown]
+    await change(user, active=False)
+    assert [refusal(ring, token) for token in shown] == [(403, "account_disabled")] * 2
+    await change(user, active=True)
+    assert [ring.authenticate(token) for token in shown] == before
+
+
+async def test_a_key_that_ended_says_so_also_when_its_user_is_disabled(ring, create, database, user, change, clock):
+    revoked, token = create(user_id=user.id)
+    _, expired = create(user_id=user.id, expires_at=clock.now())
+    database.write(lambda connection: revoke_key(connection, revoked.id, now=clock.now()))
+    await change(user, active=False)
+    assert code(ring, token.reveal()) == "revoked_api_key"
+    assert code(ring, expired.reveal()) == "expired_api_key"
+
+
+async def test_a_principal_stays_the_same_object_until_something_about_it_changes(ring, create, user, change, database):
+    record, token = create(user_id=user.id)
+    text = token.reveal()
+    create()
+    await ring.refresh()
+    first, login = ring.authenticate(text), ring.authenticate(f"{user.id}.l1.good")
+    other, _ = create(user_id=user.id)
+    await ring.refresh()
+    database.write(lambda connection: store_password(connection, user.id, "$argon2id$x", now=0))
+    await change(user, name="a name is not part of it")
+    database.write(lambda connection: change_key(connection, other.id, KeyChanges(name="other")))
+    await ring.refresh()
+    assert ring.authenticate(text) is first
+    assert ring.authenticate(f"{user.id}.l1.good") is login
+    database.write(lambda connection: change_key(connection, record.id, KeyChanges(name="new")))
+    await ring.refresh()
+    second = ring.authenticate(text)
+    assert (first.name, second.name) == ("a key", "new")
+    await change(user, allowance=Allowance(burst=1))
+    assert ring.authenticate(text).user_allowance == ring.authenticate(f"{user.id}.l1.good").user_allowance
+    assert ring.authenticate(text).user_allowance.burst == 1
 
 
 async def test_an_expired_key_is_refused(ring, create, clock):
@@ -109,12 +217,30 @@ async def test_only_digests_are_kept_in_memory_to_look_keys_up_by(ring, create):
     assert token.reveal() not in repr(ring._entries)
 
 
-def test_the_admin_key_of_the_environment_counts_without_being_stored(load, digest, clock, database):
-    key = "nobody-guesses-this-4711"
-    ring = KeyRing(load, digest, clock, admin_key=Secret(key))
-    principal = ring.authenticate(key)
-    assert (principal.key_id, principal.role) == (ENVIRONMENT_KEY_ID, Role.ADMIN)
-    assert database.read(lambda connection: changed_keys(connection, 0)) == []
+async def test_the_admin_key_of_the_environment_counts_without_being_stored(load, digest, clock, database, everything):
+    ring = KeyRing(load, digest, clock, admin_key=Secret(ADMIN_KEY))
+    assert code(ring, ADMIN_KEY) == "invalid_api_key"
+    database.write(lambda connection: ensure_built_in_users(connection, clock.now()))
+    await ring.refresh()
+    principal = ring.authenticate(ADMIN_KEY)
+    (admin, _) = everything().users
+    assert (principal.key_id, principal.role, principal.tier) == (ENVIRONMENT_KEY_ID, Role.ADMIN, Tier.ADMIN)
+    assert (admin.email, principal.user_id) == ("admin", admin.id)
+    assert everything().keys == []
+    await ring.refresh()
+    assert ring.authenticate(ADMIN_KEY) is principal
+
+
+async def test_the_admin_key_of_the_environment_wins_over_a_stored_one_of_the_same_text(
+    load, digest, clock, database, create
+):
+    record, token = create()
+    ring = KeyRing(load, digest, clock, admin_key=token)
+    database.write(lambda connection: ensure_built_in_users(connection, clock.now()))
+    await ring.refresh()
+    database.write(lambda connection: revoke_key(connection, record.id, now=clock.now()))
+    await ring.refresh()
+    assert ring.authenticate(token.reveal()).role is Role.ADMIN
 
 
 def test_a_weak_admin_key_of_the_environment_is_refused(load, digest, clock):
@@ -123,17 +249,36 @@ def test_a_weak_admin_key_of_the_environment_is_refused(load, digest, clock):
     assert len(KeyRing(load, digest, clock, admin_key=Secret(""))) == 0
 
 
-async def test_a_key_made_by_another_process_counts_at_once(ring, folder):
+MAKE_KEY = """
+import sys, pathlib
+from stellwerk.auth.keys import NewKey, create_key, has_keys
+from stellwerk.auth.tokens import load_pepper, make_digest
+from stellwerk.auth.users import NewUser, create_user
+from stellwerk.storage.database import open_database
+folder = pathlib.Path(sys.argv[1])
+database = open_database(folder)
+digest = make_digest(load_pepper(folder, has_keys=database.read(has_keys)))
+def make(connection):
+    user = create_user(connection, NewUser(email="bob@example.org"), now=1)
+    return create_key(connection, NewKey(name="from outside", user_id=user.id), digest, now=1)
+print(database.write(make)[1].reveal())
+"""
+
+
+async def test_a_user_and_a_key_made_by_another_process_count_at_once(ring, database, folder, clock):
     await ring.refresh()
-    command = [sys.executable, "-c", "from stellwerk.cli.keys import app; app()"]
-    arguments = ["create", "from-outside", "--data", str(folder)]
-    made = await asyncio.to_thread(subprocess.run, [*command, *arguments], capture_output=True, text=True, check=True)
-    principal = await ring.authenticate_or_refresh(made.stdout.strip())
-    assert principal.name == "from-outside"
-    revoking = ["revoke", "from-outside", "--data", str(folder)]
-    await asyncio.to_thread(subprocess.run, [*command, *revoking], capture_output=True, check=True)
+    made = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", MAKE_KEY, str(folder)], capture_output=True, text=True, check=True
+    )
+    token = made.stdout.strip()
+    assert code(ring, token) == "invalid_api_key"
+    principal = await ring.authenticate_or_refresh(token)
+    assert principal.name == "from outside"
+    login = f"{principal.user_id}.l1.good"
+    assert ring.authenticate(login).user_id == principal.user_id
+    database.write(lambda connection: change_user(connection, principal.user_id, UserChanges(active=False)))
     await ring.refresh()
-    assert code(ring, made.stdout.strip()) == "revoked_api_key"
+    assert refusal(ring, token) == refusal(ring, login) == (403, "account_disabled")
 
 
 async def test_many_unknown_keys_share_one_look_into_the_database(load, digest):
@@ -155,12 +300,12 @@ async def test_what_cannot_be_one_of_our_keys_costs_no_look_into_the_database(ri
     assert load.times == 0
 
 
-async def test_a_key_made_while_a_refresh_runs_is_found_by_the_next(digest, clock, create):
+async def test_a_key_made_while_a_refresh_runs_is_found_by_the_next(digest, clock, create, everything):
     started, let_go = asyncio.Event(), asyncio.Event()
     stored = []
 
     async def load(since):
-        found = list(stored)
+        found = everything() if stored else Changes()
         started.set()
         await let_go.wait()
         return found
@@ -178,14 +323,14 @@ async def test_a_key_made_while_a_refresh_runs_is_found_by_the_next(digest, cloc
     assert (await second).key_id == record.id
 
 
-async def test_a_client_that_leaves_does_not_cancel_the_look_for_others(digest, clock, create):
+async def test_a_client_that_leaves_does_not_cancel_the_look_for_others(digest, clock, create, everything):
     record, token = create()
     started, let_go = asyncio.Event(), asyncio.Event()
 
     async def load(since):
         started.set()
         await let_go.wait()
-        return [record]
+        return everything()
 
     ring = KeyRing(load, digest, clock)
     leaving, staying = (asyncio.create_task(ring.authenticate_or_refresh(token.reveal())) for _ in range(2))
@@ -196,9 +341,9 @@ async def test_a_client_that_leaves_does_not_cancel_the_look_for_others(digest, 
     assert (await staying).key_id == record.id
 
 
-async def test_keys_stay_known_while_the_storage_is_away(digest, clock, create):
+async def test_keys_stay_known_while_the_storage_is_away(digest, clock, create, everything):
     record, token = create()
-    answers = [[record]]
+    answers = [everything()]
 
     async def load(since):
         if answers:
@@ -215,53 +360,98 @@ async def test_keys_stay_known_while_the_storage_is_away(digest, clock, create):
         await ring.authenticate_or_refresh(UNKNOWN)
 
 
-async def test_watching_goes_on_after_a_failure(digest, clock, create):
-    record, token = create()
-    failed, found = asyncio.Event(), asyncio.Event()
+async def test_a_refresh_says_whether_anything_has_changed(ring, create):
+    await ring.refresh()
+    assert await ring.refresh() is False
+    create()
+    assert await ring.refresh() is True
+    assert await ring.refresh() is False
 
-    async def load(since):
-        if not failed.is_set():
-            failed.set()
-            raise storage_unavailable()
-        found.set()
-        return [record]
 
-    ring = KeyRing(load, digest, clock)
-    watching = asyncio.create_task(ring.watch(0.001))
-    await asyncio.wait_for(found.wait(), 5)
-    await asyncio.sleep(0)
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
-    assert ring.authenticate(token.reveal()).key_id == record.id
+async def test_a_running_call_may_go_on_until_its_key_or_account_is_taken_away(ring, create, user, change, database):
+    record, token = create(user_id=user.id)
+    _, other = create(user_id=user.id)
+    await ring.refresh()
+    mine, others = (ring.authenticate(each.reveal()) for each in (token, other))
+    assert ring.may_go_on(mine)
+    database.write(lambda connection: revoke_key(connection, record.id, now=1.0))
+    assert ring.may_go_on(mine)
+    await ring.refresh()
+    assert (ring.may_go_on(mine), ring.may_go_on(others)) == (False, True)
+    await change(user, active=False)
+    assert not ring.may_go_on(others)
+
+
+async def test_a_key_that_expires_does_not_end_what_it_has_begun(ring, create, user, clock):
+    _, token = create(user_id=user.id, expires_at=clock.at + 1)
+    await ring.refresh()
+    principal = ring.authenticate(token.reveal())
+    clock.at += 2
+    assert ring.may_go_on(principal)
+
+
+def make_record(key_id, digest):
+    return KeyRecord(
+        id=key_id,
+        revision=1,
+        user_id=1,
+        name="",
+        role=Role.USER,
+        models=None,
+        networks=None,
+        priority=Priority.HIGH,
+        allowance=Allowance(),
+        budget=None,
+        created_at=0,
+        expires_at=None,
+        revoked_at=None,
+        digest=digest,
+        last_four="",
+    )
+
+
+def make_user(user_id, revision=1):
+    return UserRecord(
+        id=user_id,
+        revision=revision,
+        email=f"{user_id}@example.org",
+        name="",
+        role=Role.USER,
+        tier=Tier.PAYG,
+        active=True,
+        has_password=False,
+        created_at=0,
+        models=None,
+        allowance=Allowance(),
+        budget=None,
+    )
 
 
 async def test_a_check_costs_the_same_with_ten_keys_and_with_a_hundred_thousand(digest, clock):
-    def record(number, key_id, token):
-        return KeyRecord(
-            id=key_id,
-            revision=number,
-            name="",
-            role=Role.USER,
-            models=None,
-            requests_per_minute=None,
-            concurrent_requests=None,
-            created_at=0,
-            expires_at=None,
-            revoked_at=None,
-            digest=digest(token.encode()),
-            last_four="",
-        )
-
     costs = []
     shown = [new_token()[1].reveal() for _ in range(10)]
     for count in (10, 100_000):
-        records = [record(n, "k", shown[n] if n < 10 else str(n)) for n in range(count)]
+        keys = [make_record("k", digest((shown[n] if n < 10 else str(n)).encode())) for n in range(count)]
 
-        async def load(since, records=records):
-            return records
+        async def load(since, keys=keys):
+            return Changes([make_user(1)], keys)
 
         ring = KeyRing(load, digest, clock)
         await ring.refresh()
         assert len(ring) == count
         costs.append(min(timeit.repeat(lambda ring=ring: ring.authenticate(shown[7]), number=200, repeat=20)))
     assert costs[1] < costs[0] * 2
+
+
+async def test_a_key_whose_user_is_not_known_yet_is_not_good(digest, clock):
+    token = new_token()[1].reveal()
+    answers = [Changes([make_user(1)]), Changes(keys=[make_record("k", digest(token.encode()))])]
+
+    async def load(since):
+        return answers.pop()
+
+    ring = KeyRing(load, digest, clock)
+    await ring.refresh()
+    assert code(ring, token) == "invalid_api_key"
+    await ring.refresh()
+    assert ring.authenticate(token).user_id == 1

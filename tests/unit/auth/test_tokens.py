@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from stellwerk.auth.tokens import (
     WeakKey,
     check_chosen_key,
+    derive_secret,
     is_well_formed,
     load_pepper,
     make_digest,
@@ -44,6 +45,18 @@ def test_a_digest_is_the_hmac_under_the_derived_key(token):
     extracted = hmac.new(bytes(32), bytes.fromhex(PEPPER.reveal()), hashlib.sha256).digest()
     expanded = hmac.new(extracted, b"api-keys" + b"\x01", hashlib.sha256).digest()
     assert make_digest(PEPPER)(token) == hmac.new(expanded, token, hashlib.sha256).digest()
+
+
+def test_each_purpose_and_each_pepper_has_a_secret_of_its_own():
+    made = {derive_secret(pepper, label) for pepper in (PEPPER, Secret("cd" * 32)) for label in ("api-keys", "logins")}
+    assert len(made) == 4
+    assert {len(secret) for secret in made} == {32}
+    assert derive_secret(PEPPER, "logins") in made
+
+
+def test_stored_digests_stay_what_they_were():
+    expected = "c0a97d12e8cc5700097ffa496608a913"
+    assert make_digest(PEPPER)(b"sk-sw-aaaaaaaaaa-" + b"A" * 43).hex().startswith(expected)
 
 
 def test_another_pepper_gives_other_digests():

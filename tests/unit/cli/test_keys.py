@@ -1,31 +1,21 @@
 import json
+import os
+import pwd
 import re
 import sqlite3
 
 import pytest
-from typer.testing import CliRunner
 
 from stellwerk.auth.keys import list_keys
-from stellwerk.cli import keys
+from stellwerk.cli import keys, users
+from stellwerk.records.audit import read
 from stellwerk.storage.database import FILE_NAME, open_database
 from stellwerk.storage.folder import FolderLock
 
 
-@pytest.fixture(autouse=True)
-def english(monkeypatch):
-    for name in ("LC_ALL", "LC_MESSAGES"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("LANG", "en_US.UTF-8")
-
-
 @pytest.fixture
-def run(folder):
-    def run(*arguments, expect=0):
-        done = CliRunner().invoke(keys.app, [*arguments, "--data", str(folder)])
-        assert done.exit_code == expect, done.output
-        return done
-
-    return run
+def run(command):
+    return lambda *arguments, expect=0: command(keys.app, *arguments, expect=expect)
 
 
 @pytest.fixture
@@ -48,6 +38,7 @@ def test_a_key_carries_everything_that_was_asked_for(run, listed):
     )  # fmt: skip
     (found,) = listed()
     assert found == made | {"key": f"sk-sw-…{made['key'][-4:]}"}
+    assert (found["user"], found["networks"], found["priority"], found["last_used"]) == ("admin", None, "high", None)
     assert (found["name"], found["role"], found["models"], found["state"]) == ("ci", "viewer", ["a", "b"], "active")
     assert (found["requests_per_minute"], found["concurrent_requests"], found["revoked"]) == (60, 0, None)
     assert found["expires"] > found["created"]
@@ -64,10 +55,10 @@ def test_programs_get_one_line_a_key(run):
     assert "no keys yet" in run("list").stderr
     secret = run("create", "laptop").stdout.strip()
     title, line = run("list").stdout.splitlines()
-    assert title.split("\t") == ["id", "name", "role", "key", "models", "created", "expires", "state"]
-    cells = line.split("\t")
-    assert cells[:5] == [secret[6:16], "laptop", "user", f"sk-sw-…{secret[-4:]}", "all"]
-    assert cells[6:] == ["never", "active"]
+    columns = ["id", "name", "user", "role", "key", "models", "expires", "last used", "state"]
+    assert title.split("\t") == columns
+    hint = f"sk-sw-…{secret[-4:]}"
+    assert line.split("\t") == [secret[6:16], "laptop", "local", "user", hint, "all", "never", "never", "active"]
 
 
 def test_a_terminal_gets_a_table_that_fits(run, monkeypatch):
@@ -80,8 +71,7 @@ def test_a_terminal_gets_a_table_that_fits(run, monkeypatch):
     assert "active" in output
 
 
-def test_everything_can_be_said_in_german(run, monkeypatch):
-    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+def test_everything_can_be_said_in_german(run, german):
     run("create", "Laptop")
     assert "widerrufen" in run("revoke", "Laptop").stderr
     assert "widerrufen" in run("list").stdout
@@ -141,11 +131,112 @@ def test_the_last_admin_key_is_revoked_only_with_yes(run, listed):
         ["create", "a", "--expires", "999999999w"],
         ["create", "a", "--requests-per-minute", "-1"],
         ["create", "a", "--concurrent-requests", "1e9"],
+        ["create", "a", "--budget", "5"],
+        ["create", "a", "--budget", "5/year"],
+        ["create", "a", "--priority", "highest"],
     ],
 )
 def test_what_makes_no_sense_is_refused_and_makes_no_key(run, listed, arguments):
     run(*arguments, expect=2)
     assert listed() == []
+
+
+@pytest.mark.parametrize("networks", ["", "10.0.0.0/8,", "10.0.0.0/40", "example.org"])
+def test_what_is_no_network_is_refused_and_makes_no_key(run, listed, networks):
+    run("create", "a", "--networks", networks, expect=1)
+    assert listed() == []
+
+
+def test_a_key_of_a_user_is_his_and_has_limits_of_its_own(run, listed, parsed):
+    command_of_users = parsed(users.app, "create", "anna@example.org")
+    made = parsed(
+        keys.app, "create", "phone", "--user", "Anna@example.org", "--networks", "10.0.0.7,2001:db8::/32",
+        "--priority", "low", "--burst", "3", "--tokens-per-minute", "9000", "--budget", "2,50/week",
+    )  # fmt: skip
+    run("create", "other")
+    (found,) = parsed(keys.app, "list", "--user", str(command_of_users["id"]))
+    assert (found["user"], found["user_id"]) == ("anna@example.org", command_of_users["id"])
+    assert (found["networks"], found["priority"]) == (["10.0.0.7/32", "2001:db8::/32"], "low")
+    assert (found["burst"], found["tokens_per_minute"], found["requests_per_minute"]) == (3, 9000, None)
+    budget = {name: found["budget"][name] for name in ("amount", "window", "currency", "spent", "held")}
+    assert budget == {"amount": 2.5, "window": "week", "currency": "EUR", "spent": 0, "held": 0}
+    assert found["id"] == made["id"]
+    assert len(listed()) == 2
+
+
+def test_a_user_without_keys_has_none_to_list(run, command):
+    command(users.app, "create", "anna@example.org")
+    assert "no keys yet" in run("list", "--user", "anna@example.org").stderr
+    assert "No user has" in run("list", "--user", "nobody", expect=1).stderr
+
+
+def test_nobody_gets_a_key_who_does_not_exist_or_is_disabled(run, command):
+    assert (
+        "No user has the e-mail address or the number nobody@x"
+        in run("create", "a", "--user", "nobody@x", expect=1).stderr
+    )
+    command(users.app, "create", "anna@example.org")
+    command(users.app, "disable", "anna@example.org")
+    assert "disabled" in run("create", "a", "--user", "anna@example.org", expect=1).stderr
+
+
+def test_all_that_is_known_of_a_key_is_shown(run, german):
+    run("create", "laptop", "--networks", "10.0.0.0/8", "--requests-per-minute", "0", "--budget", "1.5/day")
+    shown = dict(line.split("\t") for line in run("show", "laptop").stdout.splitlines())
+    assert (shown["Name"], shown["Netze"], shown["Zustand"]) == ("laptop", "10.0.0.0/8", "gültig")
+    assert (shown["Anfragen/Minute"], shown["Tokens/Minute"]) == ("unbegrenzt", "wie konfiguriert")
+    assert shown["Budget"] == "1,50 EUR am Tag"
+    assert re.fullmatch(r"1,50 EUR, bis .* 00:00 UTC", shown["davon übrig"])
+
+
+def test_when_a_key_was_last_used_is_shown(run, listed, record_call):
+    key_id = json.loads(run("create", "laptop", "--json").stdout)["id"]
+    record_call(key_id=key_id, at=1_700_000_000.0)
+    assert listed()[0]["last_used"] == "2023-11-14T22:13:20Z"
+    assert "2023-11-14" in run("list").stdout or "2023-11-15" in run("list").stdout
+
+
+def test_a_change_changes_what_was_given_and_nothing_else(run, listed, parsed):
+    run("create", "old", "--models", "a", "--requests-per-minute", "5", "--burst", "2", "--expires", "1d")
+    (before,) = listed()
+    assert "new" in run(
+        "update", "old", "--name", "new", "--requests-per-minute", "none", "--tokens-per-minute", "7",
+        "--models", "none", "--expires", "none", "--networks", "::1", "--priority", "normal", "--budget", "3/day",
+    ).stderr  # fmt: skip
+    (after,) = listed()
+    assert after["budget"]["amount"] == 3
+    assert after == before | {
+        "name": "new", "requests_per_minute": None, "tokens_per_minute": 7, "models": None, "expires": None,
+        "networks": ["::1/128"], "priority": "normal", "budget": after["budget"],
+    }  # fmt: skip
+    assert parsed(keys.app, "update", "new", "--budget", "none", "--networks", "none") == after | {
+        "budget": None,
+        "networks": None,
+    }
+    run("update", "nobody", "--name", "x", expect=1)
+    run("update", "new", "--burst", "-1", expect=2)
+
+
+def test_every_change_is_audited_by_who_was_logged_in_and_holds_no_key(run, database):
+    secret = run("create", "laptop").stdout.strip()
+    run("update", "laptop", "--burst", "3")
+    run("update", "laptop", "--burst", "3")
+    run("revoke", "laptop")
+    run("revoke", "laptop")
+    records = database.read(lambda connection: read(connection, limit=10))
+    assert [record.action for record in records] == ["key.revoke", "key.change", "key.create"]
+    assert {record.actor for record in records} == {f"cli:{pwd.getpwuid(os.getuid()).pw_name}"}
+    assert {record.subject for record in records} == {f"key:{secret[6:16]}"}
+    assert secret[17:] not in str(records)
+
+
+def test_the_key_of_a_user_who_is_no_admin_any_more_is_no_admin_key(run, command):
+    command(users.app, "create", "anna@example.org", "--tier", "admin")
+    run("create", "hers", "--user", "anna@example.org", "--role", "admin")
+    run("create", "root", "--role", "admin")
+    command(users.app, "update", "anna@example.org", "--tier", "payg")
+    run("revoke", "hers")
+    assert "last admin key" in run("revoke", "root", expect=1).stderr
 
 
 def test_it_works_beside_a_running_gateway(run, folder, listed):

@@ -17,8 +17,8 @@ Write = Callable[[str], Path]
 
 def opened(text: str) -> str:
     """The example with its two sample entries taken into use."""
-    text = re.sub(r"^(providers|models): \{\}\n# An entry.*\n", r"\1:\n", text, flags=re.MULTILINE)
-    return re.sub(r"^#(   +)", r" \1", text, flags=re.MULTILINE)
+    text = re.sub(r"^( *)(providers|models): \{\}\n *# An entry.*\n", r"\1\2:\n", text, flags=re.MULTILINE)
+    return re.sub(r"^( *)#(   +)", r"\1 \2", text, flags=re.MULTILINE)
 
 
 def valid(text: str) -> None:

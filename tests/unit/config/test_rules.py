@@ -35,6 +35,13 @@ def test_a_public_bind_by_variable_names_the_variable(wrong: Wrong):
     assert (problem.file, problem.code) == ("STELLWERK_LISTEN__HOST", "public_bind")
 
 
+@pytest.mark.parametrize("network", ["10.0.0.7/8", "1.2.3", "10.0.0.0/33", "::/129", "1.2.3.4.5", ":::"])
+def test_a_proxy_that_is_neither_address_nor_network_is_refused(wrong: Wrong, network: str):
+    (problem,) = wrong(f"listen: {{trusted_proxies: [127.0.0.1, '{network}']}}")
+    assert (problem.key, problem.code) == ("listen.trusted_proxies[1]", "not_a_network")
+    assert network in problem.message
+
+
 @pytest.mark.parametrize(
     ("url", "code"),
     [

@@ -1,7 +1,7 @@
 import asyncio
 import subprocess
 import sys
-from fractions import Fraction
+from decimal import ROUND_CEILING, Decimal, localcontext
 
 import pytest
 from hypothesis import given
@@ -87,17 +87,61 @@ assert book.price("openai", "gpt-4o")
     assert (run.returncode, run.stderr) == (0, "")
 
 
-@given(counts, counts, counts, prices, prices, st.none() | prices)
-def test_a_cost_is_exact_and_rounded_up(tokens, out, cached, input_price, output_price, cache_price):
-    cached = min(cached, tokens)
-    price = Price(input=input_price, output=output_price, cache_read=cache_price)
-    exact = Fraction(out * output_price, 10**6)
-    if cache_price is None:
-        exact += Fraction(tokens * input_price, 10**6)
-    else:
-        exact += Fraction((tokens - cached) * input_price + cached * cache_price, 10**6)
-    charged = cost(price, Usage(input_tokens=tokens, output_tokens=out, cached_tokens=cached))
-    assert exact <= charged < exact + 1
+@st.composite
+def usages(draw):
+    tokens = draw(counts)
+    return Usage(
+        input_tokens=tokens,
+        output_tokens=draw(counts),
+        cached_tokens=draw(st.integers(0, tokens)),
+        audio_milliseconds=draw(counts),
+        characters=draw(counts),
+        pages=draw(counts),
+    )
+
+
+any_price = st.builds(
+    Price,
+    input=prices,
+    output=prices,
+    cache_read=st.none() | prices,
+    request=prices,
+    audio_second=prices,
+    character=prices,
+    page=prices,
+)
+
+
+@given(any_price, usages())
+def test_a_cost_is_exact_and_rounded_up(price, usage):
+    cache_read = price.input if price.cache_read is None else price.cache_read
+    with localcontext(prec=60):
+        exact = (
+            Decimal(usage.input_tokens - usage.cached_tokens) * price.input
+            + Decimal(usage.cached_tokens) * cache_read
+            + Decimal(usage.output_tokens) * price.output
+            + price.request
+            + Decimal(usage.audio_milliseconds) / 1000 * price.audio_second
+            + Decimal(usage.characters) * price.character
+            + Decimal(usage.pages) * price.page
+        ) / 10**6
+        assert cost(price, usage) == exact.to_integral_value(ROUND_CEILING)
+
+
+@pytest.mark.parametrize(
+    ("usage", "micro"),
+    [
+        (Usage(), 1_000),
+        (Usage(audio_milliseconds=60_000), 7_000),
+        (Usage(audio_milliseconds=1), 1_001),
+        (Usage(characters=1_000_000), 15_001_000),
+        (Usage(pages=3), 4_000),
+        (Usage(audio_milliseconds=-1, characters=-1, pages=-1), 1_000),
+    ],
+)
+def test_calls_seconds_characters_and_pages_have_prices_of_their_own(usage, micro):
+    price = Price(request=10**9, audio_second=10**8, character=15_000_000, page=10**9)
+    assert cost(price, usage) == micro
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 import pytest
 
-from stellwerk.limits.headers import duration, limit_header, rate_headers
-from stellwerk.limits.rate import make_rate
+from stellwerk.limits.headers import duration, request_headers, token_headers
 
 SECOND = 1_000_000_000
 
@@ -27,9 +26,13 @@ def test_a_time_is_written_as_openai_writes_it_and_never_too_short(nanoseconds, 
 
 
 def test_limit_what_is_left_and_when_all_is_back():
-    rate = make_rate(60, 10)
-    assert rate_headers(limit_header(rate), rate, 3 * SECOND, 0) == (
+    assert request_headers(60, 7, 3 * SECOND) == (
         (b"x-ratelimit-limit-requests", b"60"),
         (b"x-ratelimit-remaining-requests", b"7"),
         (b"x-ratelimit-reset-requests", b"3s"),
+    )
+    assert token_headers(150_000, 149_984, 6 * SECOND // 1000) == (
+        (b"x-ratelimit-limit-tokens", b"150000"),
+        (b"x-ratelimit-remaining-tokens", b"149984"),
+        (b"x-ratelimit-reset-tokens", b"6ms"),
     )

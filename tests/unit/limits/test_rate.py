@@ -3,7 +3,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stellwerk.limits.rate import advance, make_rate, remaining, wait
+from stellwerk.limits.rate import advance, give_back, make_rate, remaining, replay, wait
 
 MINUTE = 60_000_000_000
 
@@ -80,3 +80,44 @@ def test_who_waits_as_told_is_admitted_and_not_a_nanosecond_earlier(rate):
 def test_a_steady_minute_admits_the_rate():
     rate = make_rate(60, 1)
     assert len(run(rate, [0] + [10_000_000] * 5_999)) == 60
+
+
+@given(rates, gaps)
+def test_a_refund_at_once_leaves_no_trace(rate, gaps):
+    arrival = now = 0
+    for gap in gaps:
+        now += gap
+        own = advance(rate, arrival, now)
+        assert max(now, give_back(rate, own, own, now)) == max(now, arrival)
+        if wait(rate, arrival, now) <= 0:
+            arrival = own
+
+
+@given(rates, st.lists(st.tuples(st.integers(0, MINUTE), st.booleans(), st.integers(0, MINUTE)), max_size=60))
+def test_with_refunds_no_more_is_admitted_than_without_those_calls(rate, requests):
+    arrival = alone = now = 0
+    refunds = []
+    for gap, refunded, later in requests:
+        now += gap
+        for at, own in sorted(refund for refund in refunds if refund[0] <= now):
+            arrival = give_back(rate, arrival, own, at)
+        refunds = [refund for refund in refunds if refund[0] > now]
+        assert max(arrival, now) >= max(alone, now)
+        if wait(rate, arrival, now) > 0:
+            continue
+        arrival = advance(rate, arrival, now)
+        if refunded:
+            refunds.append((now + later, arrival))
+        else:
+            alone = advance(rate, alone, now)
+
+
+@given(rates, gaps)
+def test_a_rate_that_comes_later_knows_what_was_admitted_before_it(rate, gaps):
+    admitted = run(rate, gaps)
+    arrival = 0
+    for at in admitted:
+        arrival = advance(rate, arrival, at)
+    now = admitted[-1]
+    assert replay(rate, [(at, 1) for at in admitted], now) == arrival
+    assert wait(rate, replay(rate, [(now, 10**6)], now), now) <= rate.interval

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 
 from stellwerk.core.call import Operation, Wire
@@ -21,6 +22,25 @@ USAGE = Usage(input_tokens=10, output_tokens=20)
 class Permit:
     headers: tuple = ((b"x-left", b"1"),)
     released: int = 0
+    tokens: int | None = None
+    refunded: int = 0
+
+    def release(self, tokens=None) -> None:
+        self.released += 1
+        self.tokens = tokens
+
+    def refund(self) -> None:
+        self.refunded += 1
+
+
+@dataclass
+class Hold:
+    prices: tuple
+    settled: list = field(default_factory=list)
+    released: int = 0
+
+    def settle(self, cost, *, estimated) -> None:
+        self.settled.append((cost, estimated))
 
     def release(self) -> None:
         self.released += 1
@@ -65,6 +85,7 @@ class Client:
         self.got = []
         self.rendered = []
         self.refuses_to_say = None
+        self.uncounted = False
 
     def admit(self, headers):
         self.admitted = headers
@@ -80,7 +101,9 @@ class Client:
                 self.started = True
                 meter.begin()
             self.got.append(piece)
-        meter.count(USAGE)
+            meter.deliver(1, len(piece) + 350)
+        if not self.uncounted:
+            meter.count(USAGE)
 
     async def render(self, events, answer, meter):
         self.rendered.append(events)
@@ -101,12 +124,17 @@ class Line:
     targets: tuple = ("a", "b")
     plan_error: Exception | None = None
     admit_error: Exception | None = None
+    hold_play: object = None
+    """An exception for whoever wants money to be held, or a Pause before it is."""
+    holds: list = field(default_factory=list)
+    price: Price | None = PRICE
 
     def __post_init__(self) -> None:
         self.dispatch = Dispatch(self.houses, self, self.attempts)
         self.gateway = Gateway(
             plan=self.plan,
             admit=self.admit,
+            hold=self.hold,
             dispatch=self.dispatch,
             settle=Settle([self.outcomes.append], self.cost),
             clock=self.clock,
@@ -118,10 +146,18 @@ class Line:
     def plan(self, call) -> Plan:
         if self.plan_error is not None:
             raise self.plan_error
-        targets = tuple(Target(provider=name, model=f"model-{name}", price=PRICE) for name in self.targets)
+        targets = tuple(Target(provider=name, model=f"model-{name}", price=self.price) for name in self.targets)
         return Plan(name=call.model, targets=targets)
 
-    def admit(self, call) -> Permit:
+    async def hold(self, call, prices, estimate) -> Hold:
+        if isinstance(self.hold_play, Pause):
+            await self.hold_play.wait()
+        elif self.hold_play is not None:
+            raise self.hold_play
+        self.holds.append(Hold(tuple(prices)))
+        return self.holds[-1]
+
+    def admit(self, call, estimate, model) -> Permit:
         if self.admit_error is not None:
             raise self.admit_error
         self.permits.append(Permit())
@@ -134,8 +170,9 @@ class Line:
         for name, pieces in plays.items():
             self.houses[name].plays += pieces if isinstance(pieces, list) else [pieces]
 
-    def client(self, operation=Operation.CHAT, **fields) -> Client:
-        return Client(make_call(operation, **fields))
+    def client(self, operation=Operation.CHAT, principal=None, **fields) -> Client:
+        call = make_call(operation, **fields)
+        return Client(call if principal is None else msgspec.structs.replace(call, principal=principal))
 
     async def run(self, client=None):
         client = client or self.client()

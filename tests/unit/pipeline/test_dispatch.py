@@ -4,6 +4,7 @@ from stellwerk.core.call import Operation, Wire
 from stellwerk.core.errors import BadRequest, RateLimited, Unavailable, UpstreamBroken, UpstreamError
 from stellwerk.core.outcome import Usage
 from stellwerk.core.plan import Plan, Target
+from stellwerk.pipeline.estimate import estimate
 from stellwerk.pipeline.meter import CallMeter
 
 DEAD = UpstreamError("Dead.", may_fall_back=True)
@@ -11,7 +12,7 @@ DEAD = UpstreamError("Dead.", may_fall_back=True)
 
 async def run(line, client, *targets):
     plan = Plan(name="x", targets=tuple(Target(provider=name, model=f"model-{name}") for name in targets))
-    meter = CallMeter(client.call, line.clock)
+    meter = CallMeter(client.call, line.clock, estimate(client.call))
     try:
         await line.dispatch.run(client.call, plan, client, meter)
     finally:

@@ -1,5 +1,6 @@
 import asyncio
 
+import msgspec
 import pytest
 
 from stellwerk.core.call import Operation
@@ -12,7 +13,7 @@ from stellwerk.core.errors import (
     UpstreamTimeout,
 )
 from stellwerk.core.outcome import Outcome, Usage
-from tests.port_fakes import Pause
+from tests.port_fakes import ALICE, Pause
 
 DEAD = UpstreamError("Dead.", may_fall_back=True)
 BROKEN = UpstreamBroken("Broke off.", may_fall_back=True)
@@ -27,6 +28,7 @@ async def test_a_call_goes_all_the_way_and_is_settled_once(line, answer):
         id="req_1",
         at=1_700_000_000.0,
         key_id="key_alice",
+        user_id=0,
         operation=Operation.CHAT,
         model="house/up",
         provider="a",
@@ -36,6 +38,7 @@ async def test_a_call_goes_all_the_way_and_is_settled_once(line, answer):
         error=None,
         attempts=1,
         usage=Usage(input_tokens=10, output_tokens=20),
+        estimated=False,
         cost=80,
         duration=0.0,
         first_byte=0.0,
@@ -218,3 +221,26 @@ async def test_many_calls_at_once_are_each_settled_once(line, answer):
     assert [permit.released for permit in line.permits] == [1] * 20
     assert len(line.outcomes) == 20
     assert line.gateway.in_flight == 0
+
+
+async def test_who_may_not_go_on_is_cut_and_the_others_are_not(line, answer):
+    pauses = {name: Pause() for name in ("bob", "eve")}
+    clients = {}
+    for name, pause in pauses.items():
+        line.play(a=answer(b"one", pause, b"two"))
+        clients[name] = line.client(stream=True, principal=msgspec.structs.replace(ALICE, key_id=name))
+    going = {name: asyncio.ensure_future(line.run(client)) for name, client in clients.items()}
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(pause.reached.wait() for pause in pauses.values()))
+        assert line.gateway.cut(lambda principal: principal.key_id != "eve") == 1
+        with pytest.raises(asyncio.CancelledError):
+            await going["eve"]
+        pauses["bob"].go_on.set()
+        await going["bob"]
+    assert clients["bob"].got == [b"one", b"two"]
+    assert clients["eve"].got == [b"one"]
+    assert {outcome.key_id: (outcome.status, outcome.error) for outcome in line.outcomes} == {
+        "eve": (403, "access_ended"),
+        "bob": (200, None),
+    }
+    assert line.gateway.cut(lambda _principal: False) == 0

@@ -1,6 +1,6 @@
 import pytest
 
-from stellwerk.core.outcome import Usage
+from stellwerk.core.outcome import Estimate, Usage
 from stellwerk.core.plan import Price, Target
 from stellwerk.pipeline.meter import CallMeter
 from stellwerk.pipeline.settle import Settle
@@ -11,7 +11,8 @@ USAGE = Usage(input_tokens=2)
 
 
 def meter(*, price, usage):
-    counted = CallMeter(make_call(), StillClock())
+    likely = Estimate(input_tokens=4, least_input_tokens=1, output_tokens=1)
+    counted = CallMeter(make_call(), StillClock(), likely)
     counted.attempt(Target(provider="a", model="m", price=price))
     if usage is not None:
         counted.count(usage)

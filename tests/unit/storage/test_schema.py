@@ -12,8 +12,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import stellwerk
-from stellwerk.auth import keys
-from stellwerk.ledger import calls
+from stellwerk.auth import keys, logins, signups, users
+from stellwerk.ledger import accounts, budgets, calls, holds, tariff
+from stellwerk.limits import attempts
+from stellwerk.records import audit, settings, uptime
 from stellwerk.storage.failures import DatabaseCorrupt, DatabaseTooNew, FolderInUse, MigrationFailed, StorageRefused
 from stellwerk.storage.folder import FolderLock
 from stellwerk.storage.schema import (
@@ -27,14 +29,19 @@ from stellwerk.storage.schema import (
 )
 from stellwerk.storage.tables import metadata
 
-SECOND = """
+NEXT = f"{int(SCHEMA.head) + 1:04}"
+LATER = f"""
 from alembic import op
 import sqlalchemy as sa
-revision = "0002"
-down_revision = "0001"
+revision = "{NEXT}"
+down_revision = "{SCHEMA.head}"
 def upgrade():
     op.create_table("later", sa.Column("id", sa.Integer()))
 """
+
+
+OWNERS = (keys, logins, signups, users, accounts, budgets, calls, holds, tariff, attempts, audit, settings, uptime)
+"""Modules that define tables: importing them is what makes the tables known."""
 
 
 @pytest.fixture
@@ -46,11 +53,11 @@ def path(folder):
 def next_schema(tmp_path):
     """Makes a schema that is one revision further than ours."""
 
-    def make(revision=SECOND):
+    def make(revision=LATER):
         folder = tmp_path / "migrations"
         shutil.copytree(SCHEMA.folder, folder, ignore=shutil.ignore_patterns("__pycache__", NEW_DATABASE))
-        (folder / "versions" / "v0002_later.py").write_text(revision)
-        return Schema(head="0002", folder=folder)
+        (folder / "versions" / f"v{NEXT}_later.py").write_text(revision)
+        return Schema(head=NEXT, folder=folder)
 
     return make
 
@@ -70,7 +77,7 @@ def test_the_newest_revision_is_the_one_that_the_code_expects():
 
 
 def test_the_migrations_make_exactly_the_tables_of_the_code(database, notes):
-    assert {keys.api_keys.name, calls.calls.name} < set(metadata.tables)
+    assert OWNERS
     database.write(notes.drop)
     with database.reading.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
@@ -131,7 +138,7 @@ def test_an_older_database_is_copied_and_then_migrated(path, next_schema):
         connection.commit()
     ensure_schema(path, owner=True, schema=next_schema())
     assert "later" in tables(path)
-    copy = path.with_name("stellwerk.db.schema-0001.backup")
+    copy = path.with_name(f"stellwerk.db.schema-{SCHEMA.head}.backup")
     assert "later" not in tables(copy)
     assert copy.stat().st_mode & 0o777 == 0o600
     with closing(sqlite3.connect(copy)) as connection:
@@ -140,11 +147,11 @@ def test_an_older_database_is_copied_and_then_migrated(path, next_schema):
 
 
 def test_a_migration_that_fails_changes_nothing(path, next_schema):
-    broken = next_schema(SECOND + "    op.execute('INSERT INTO nowhere VALUES (1)')\n")
+    broken = next_schema(LATER + "    op.execute('INSERT INTO nowhere VALUES (1)')\n")
     with pytest.raises(MigrationFailed, match=r"is as it was before: .*no such table"):
         ensure_schema(path, owner=True, schema=broken)
     assert "later" not in tables(path)
-    assert read_version(path) == "0001"
+    assert read_version(path) == SCHEMA.head
 
 
 def test_nobody_migrates_below_a_running_gateway(path, next_schema):
@@ -161,7 +168,7 @@ def test_a_database_of_a_newer_version_is_refused(path):
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '0999'")
         connection.commit()
-    with pytest.raises(DatabaseTooNew, match=r"newer Stellwerk \(schema 0999, this one knows 0001\)"):
+    with pytest.raises(DatabaseTooNew, match=rf"newer Stellwerk \(schema 0999, this one knows {SCHEMA.head}\)"):
         ensure_schema(path, owner=True)
 
 

@@ -43,6 +43,7 @@ def outcomes(draw):
         id=draw(TEXTS),
         at=draw(st.floats(0, 4e9)),
         key_id="key_1",
+        user_id=7,
         operation=draw(st.sampled_from(Operation)),
         model=draw(TEXTS),
         provider=draw(st.none() | st.just("openai")),
@@ -52,6 +53,7 @@ def outcomes(draw):
         error=draw(st.none() | TEXTS),
         attempts=draw(st.integers(0, 9)),
         usage=draw(st.none() | st.just(Usage(input_tokens=1))),
+        estimated=draw(st.booleans()),
         cost=draw(st.none() | st.integers(0, 2**60)),
         duration=draw(st.floats(0, 1e6)),
         first_byte=draw(st.none() | st.floats(0, 1e6)),
@@ -96,6 +98,7 @@ def test_the_line_of_a_call_has_everything_a_search_needs(make_outcome):
         "message": "call",
         "id": "req_0123456789abcdef01234567",
         "key_id": "key_1",
+        "user_id": 7,
         "operation": "chat",
         "model": "fast",
         "provider": "openai",
@@ -111,6 +114,14 @@ def test_the_line_of_a_call_has_everything_a_search_needs(make_outcome):
         "reasoning_tokens": 20,
         "cost_micros": 1500,
     }
+
+
+def test_what_is_not_a_token_and_what_is_only_estimated_is_said(make_outcome):
+    usage = Usage(input_tokens=12, output_tokens=34, audio_milliseconds=1500, characters=40, pages=3)
+    outcome = make_outcome(usage=usage, estimated=True)
+    line = json.loads(JsonFormat(Redactor()).call_line(outcome))
+    assert (line["audio_ms"], line["characters"], line["pages"], line["estimated"]) == (1500, 40, 3, True)
+    assert ", about 12+34 tokens," in HumanFormat(Redactor(), colour=False).call_line(outcome).decode()
 
 
 def test_a_failed_call_is_a_warning_and_names_its_error(make_outcome):

@@ -9,7 +9,7 @@ from stellwerk.telemetry.metrics import MAX_LABEL_SETS, MAX_MODELS, Metrics
 
 @pytest.fixture
 def metrics():
-    return Metrics(version="1.2.3")
+    return Metrics(version="1.2.3", currency="CHF")
 
 
 def parsed(metrics):
@@ -75,7 +75,7 @@ def test_tokens_and_cost_add_up(metrics, make_outcome):
     assert tokens == {"input": 24, "output": 68}
     assert value(metrics, "stellwerk_tokens_total", **MODEL, type="cache_read") == 16
     assert value(metrics, "stellwerk_tokens_total", **MODEL, type="reasoning") == 40
-    assert value(metrics, "stellwerk_cost_dollars_total", **MODEL) == pytest.approx(0.003)
+    assert value(metrics, "stellwerk_cost_total", **MODEL, currency="CHF") == pytest.approx(0.003)
 
 
 def test_an_error_is_counted_also_when_the_client_had_seen_a_200(metrics, make_outcome):

@@ -135,6 +135,7 @@ class OpenAIReply:
                 continue
             if not self.started:
                 self._start(meter)
+            meter.deliver(1, len(chunk))
             self._exchange.write(chunk)
 
     def _start(self, meter: Meter) -> None:
@@ -143,6 +144,7 @@ class OpenAIReply:
 
     def _respond(self, body: bytes, meter: Meter) -> None:
         self.started = True
+        meter.deliver(1, len(body))
         self._exchange.respond(200, (*self._headers, _processing(meter.begin()), *_JSON), body)
 
     def _fail_inside(self, error: GatewayError) -> None:

@@ -1,12 +1,11 @@
 """Reads OpenAI's request bodies: checks what we and every upstream rely on, and keeps the rest as it came."""
 
-import re
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from stellwerk.core.errors import BadRequest, UnsupportedMedia
+from stellwerk.api._bodies import decode_body
 
 _Temperature = Annotated[float, Meta(ge=0, le=2)]
 _Probability = Annotated[float, Meta(ge=0, le=1)]
@@ -126,9 +125,6 @@ class EmbeddingBody(Body, kw_only=True):
 
 
 _Body = TypeVar("_Body")
-_LONGEST_REASON = 200
-_AT = re.compile(r" - at `(?:key in )?\$(?P<path>[^`]*)`$")
-_MISSING = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -136,53 +132,4 @@ def read_body(
     body: bytes, content_type: bytes | None, decoder: "msgspec.json.Decoder[_Body]"
 ) -> tuple[_Body, dict[str, msgspec.Raw]]:
     """The checked fields, and every field as the client wrote it. Raises BadRequest that names the field."""
-    check_content_type(content_type)
-    try:
-        if not body.isascii():
-            body.decode()
-        return decoder.decode(body), _decode_fields(body)
-    except msgspec.ValidationError as error:
-        raise _explain(str(error)) from None
-    except UnicodeDecodeError:
-        raise BadRequest("The request body is not valid UTF-8.", code="json_invalid") from None
-    except RecursionError:
-        raise BadRequest("The request body is nested too deeply.", code="json_invalid") from None
-    except msgspec.DecodeError as error:
-        if not body.strip():
-            raise BadRequest("The request has no body; a JSON object is expected.", code="json_invalid") from None
-        raise BadRequest(f"The request body is not valid JSON: {error}.", code="json_invalid") from None
-
-
-def check_content_type(content_type: bytes | None) -> None:
-    """Raises UnsupportedMedia for types that are surely something else.
-
-    `curl -d` announces a form and means JSON, so a form's type is read as JSON too.
-    """
-    if content_type is None:
-        return
-    kind = content_type.partition(b";")[0].strip().lower()
-    if kind in (b"application/json", b"", b"text/plain", b"application/x-www-form-urlencoded") or kind.endswith(
-        b"+json"
-    ):
-        return
-    raise UnsupportedMedia("Send the request as JSON, with 'Content-Type: application/json'.")
-
-
-def _explain(text: str) -> BadRequest:
-    at = _AT.search(text)
-    path = at["path"].lstrip(".") if at is not None else ""
-    what = text[: at.start()] if at is not None else text
-    missing = _MISSING.match(what)
-    if missing is not None:
-        param = f"{path}.{missing['name']}" if path else missing["name"]
-        return BadRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
-    if not path:
-        return BadRequest(f"The request body must be a JSON object: {what}.", code="invalid_type")
-    code = "invalid_type" if what.startswith("Expected `") and ", got `" in what else "invalid_value"
-    return BadRequest(f"Invalid value for '{path}': {_shown(what)}.", param=path, code=code)
-
-
-def _shown(text: str) -> str:
-    """What is wrong as the rest of a sentence; it may repeat a value of the client, which may be megabytes."""
-    cut = text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
-    return cut[:1].lower() + cut[1:]
+    return decode_body(body, content_type, decoder), _decode_fields(body)

@@ -51,12 +51,14 @@ class StreamRelay:
         data = self._splitter.whole(data)
         if not data or self.done:
             return b""
+        events = data.count(b"\n\n")
+        self._meter.deliver(events, len(data))
         # Only mere text passes unread: as many `"finish_reason":null` as events, which JSON with spaces never has.
         if (
             b'"usage":{' in data
             or b'"error"' in data
             or b"[DONE]" in data
-            or data.count(b'"finish_reason":null') != data.count(b"\n\n")
+            or data.count(b'"finish_reason":null') != events
         ):
             data = b"".join([self._look_into(event) for event in data.split(b"\n\n")])
         return self._rename(data)

@@ -1,0 +1,112 @@
+import contextlib
+import io
+import json
+import re
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stellwerk.cli import arguments, data, key_view, limits, user_view
+from stellwerk.cli.tables import (
+    Column,
+    Wording,
+    moment,
+    money,
+    number,
+    print_json,
+    print_record,
+    print_table,
+    units,
+    utc_time,
+    visible,
+)
+
+FORGED = "\x1b[2Jroot\r\nadmin\t\x9b31m\u202eeno\x7f"
+
+
+def test_what_steers_a_terminal_is_not_printed():
+    assert visible(FORGED) == "?[2Jroot??admin??31m?eno?"
+    assert visible("Zoë Müller 漢字 – €") == "Zoë Müller 漢字 – €"
+
+
+@given(st.text())
+def test_whatever_is_shown_is_printable_and_as_long(text):
+    assert visible(text).isprintable()
+    assert len(visible(text)) == len(text)
+
+
+def test_a_cell_can_forge_neither_a_cell_nor_a_line(capsys):
+    print_table([Column("a"), Column("b")], [[FORGED, "x"]])
+    print_record([("name", FORGED)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.count("\t") for line in lines] == [1, 1, 1]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_a_terminal_gets_columns_that_no_markup_can_colour(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    print_table([Column("name", wraps=True), Column("cost", right=True)], [["[red]x[/red]" * 9, "1.00"]])
+    print_record([("name", "[red]x[/red]" * 9)])
+    output = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert "[red]" in output
+    assert max(len(line) for line in output.splitlines()) <= 60
+
+
+@given(st.text())
+def test_json_carries_every_text_and_nothing_that_steers_a_terminal(text):
+    kept = io.StringIO()
+    with contextlib.redirect_stdout(kept):
+        print_json({"text": text})
+    shown = kept.getvalue()
+    assert json.loads(shown) == {"text": text}
+    assert all(letter.isprintable() or letter == "\n" for letter in shown)
+
+
+def test_json_carries_amounts_exactly(capsys):
+    print_json({"amount": units(12_345_678_901_234_567_89)})
+    assert capsys.readouterr().out == '{\n  "amount": 1234567890123.456789\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("micro", "english", "german"),
+    [
+        (0, "0.00 EUR", "0,00 EUR"),
+        (10_500_000, "10.50 EUR", "10,50 EUR"),
+        (-1, "-0.000001 EUR", "-0,000001 EUR"),
+        (-12_000_000, "-12.00 EUR", "-12,00 EUR"),
+        (123_456_789, "123.456789 EUR", "123,456789 EUR"),
+        (10**15, "1000000000.00 EUR", "1000000000,00 EUR"),
+    ],
+)
+def test_money_has_two_decimal_places_at_least_and_the_sign_of_the_language(monkeypatch, micro, english, german):
+    monkeypatch.setenv("LC_ALL", "C")
+    assert money(micro, "EUR") == english
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    assert money(micro, "EUR") == german
+
+
+@given(st.integers(-(10**15), 10**15))
+def test_no_digit_of_an_amount_is_lost(micro):
+    assert Decimal(number(units(micro)).replace(",", ".")) * 1_000_000 == micro
+
+
+def test_times_are_said_in_their_zones():
+    assert utc_time(0.0) == "1970-01-01 00:00 UTC"
+    assert moment(1.9).isoformat() == "1970-01-01T00:00:01+00:00"
+    assert moment(None) is None
+
+
+def test_texts_hide_what_steers_a_terminal_in_what_they_are_given(monkeypatch):
+    monkeypatch.setenv("LC_ALL", "C")
+    assert Wording({"a": {"en": "<{name}>", "de": ""}})("a", name="\x1b[0m") == "<?[0m>"
+
+
+@pytest.mark.parametrize("module", [arguments, data, key_view, limits, user_view])
+def test_every_shared_text_has_both_languages_and_the_same_places(module):
+    for key, texts in module.TEXTS.items():
+        places = {language: set(re.findall(r"{(\w+)}", text)) for language, text in texts.items()}
+        assert set(texts) == {"en", "de"}, key
+        assert places["en"] == places["de"], key
