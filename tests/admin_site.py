@@ -31,7 +31,7 @@ from stellwerk.auth.users import NewUser
 from stellwerk.core.call import Operation
 from stellwerk.core.outcome import Outcome, Usage
 from stellwerk.core.plan import Model
-from stellwerk.core.principal import Role
+from stellwerk.core.principal import Allowance, Role
 from stellwerk.core.secrets import Secret
 from stellwerk.http.router import Router
 from stellwerk.ledger.calls import CallLedger
@@ -72,6 +72,7 @@ class AdminSite:
     def __init__(self, database, clock):
         self.database, self.clock = database, clock
         self.router, self.changes = Router(), 0
+        self.usual = Allowance()
         self.rate = RateStatus(limit=25, remaining=24, resets_in=40.2)
         self.ring = KeyRing(self._load, DIGEST, clock)
         self.registry = Registry(Routes(self.router, self.ring, Watch()))
@@ -103,7 +104,7 @@ class AdminSite:
             AccountAPI(
                 administration, status=lambda caller: self.rate, models=lambda: MODELS, ports=lambda: {"demo": 4801}
             ),
-            OwnKeysAPI(administration),
+            OwnKeysAPI(administration, lambda: self.usual),
         ):
             api.register(self.registry)
         OpenAPI(self.registry, "1.2.3").register()

@@ -4,13 +4,14 @@ import asyncio
 import inspect
 import json
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,17 @@ class GatewayProcess:
         """Ends it as a service manager does, and is sure that everything is on the disk then."""
         self.signal(signal.SIGTERM)
         assert await self.wait() == 0, self.log
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """No file of the process may grow any more, which is what a full disk does."""
+        before = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (1, before[1]))
+        try:
+            yield
+        finally:
+            if not self.ended:
+                resource.prlimit(self.pid, resource.RLIMIT_FSIZE, before)
 
     def calls(self) -> list[dict[str, Any]]:
         """The ledger's rows, oldest first."""

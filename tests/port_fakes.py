@@ -157,6 +157,7 @@ class PlayedAnswer:
     """Plays pieces of a body: bytes arrive, an exception is raised, a Pause waits."""
 
     event_bytes = 1024 * 1024
+    secrets: tuple[str, ...] = ()
 
     def __init__(self, *pieces, status=200, headers=None) -> None:
         self.status = status

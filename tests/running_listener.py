@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -111,8 +112,14 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def listening(settings: GuardSettings | None = None, *, plain: bool = False) -> AsyncIterator[Running]:
-    """A running listener; with `plain` behind uvicorn's own protocol instead of ours."""
+async def listening(
+    settings: GuardSettings | None = None,
+    *,
+    plain: bool = False,
+    host: str = "127.0.0.1",
+    context: ssl.SSLContext | None = None,
+) -> AsyncIterator[Running]:
+    """A running listener; with `plain` behind uvicorn's own protocol instead of ours, with `context` behind TLS."""
     clock, watch, router = Clock(), Watch(), Router()
     router.add(Route("POST", "/echo", OPEN, echo))
     router.add(Route("GET", "/echo", OPEN, echo))
@@ -136,8 +143,8 @@ async def listening(settings: GuardSettings | None = None, *, plain: bool = Fals
             )
         )
     else:
-        server = Server(listener, application, drain_seconds=5)
-    bound = bind("127.0.0.1", 0)
+        server = Server(listener, application, drain_seconds=5, ssl_context=context)
+    bound = bind(host, 0)
     task = asyncio.ensure_future(server.serve([bound]))
     async with asyncio.timeout(5):
         while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it

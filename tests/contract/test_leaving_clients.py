@@ -16,6 +16,7 @@ from stellwerk.pipeline.dispatch import Dispatch
 from stellwerk.pipeline.gateway import Gateway
 from stellwerk.pipeline.settle import Settle
 from stellwerk.providers.openai_compatible import OpenAICompatible, ProviderSettings
+from stellwerk.routing.breaker import Breakers, BreakerSettings
 from tests.port_fakes import ALICE, RecordedExchange, make_call
 
 PAYS = msgspec.structs.replace(ALICE, tier=Tier.PAYG)
@@ -48,9 +49,10 @@ class Line:
     """A gateway with real parts from the reply to the upstream's socket."""
 
     def __init__(self, upstream, pools, **settings) -> None:
+        clock = SystemClock()
         self.pool = pools.pool(parse_base_url(upstream.url)[0])
         provider = OpenAICompatible(
-            ProviderSettings(name="vendor", base_url=upstream.url, **settings), self.pool, SystemClock()
+            ProviderSettings(name="vendor", base_url=upstream.url, **settings), self.pool, clock
         )
         plan = Plan(name="x", targets=(Target(provider="vendor", model="up"),) * 2)
         self.permits, self.outcomes, self.holds = [], [], []
@@ -58,12 +60,14 @@ class Line:
             plan=lambda _call: plan,
             admit=self.admit,
             hold=self.hold,
-            dispatch=Dispatch({"vendor": provider}, self, 2),
+            dispatch=Dispatch({"vendor": provider}, self, 2, Breakers(BreakerSettings(failures=0), clock), clock),
             settle=Settle([self.outcomes.append], lambda *_: 0),
-            clock=SystemClock(),
+            clock=clock,
         )
 
     def fell_back(self) -> None: ...
+
+    def retried(self) -> None: ...
 
     def admit(self, _call, _estimate, _model) -> Permit:
         self.permits.append(Permit())

@@ -46,7 +46,7 @@ class Engine:
 
 
 def openai_compatible(upstream, pools):
-    settings = ProviderSettings(name="member", base_url=upstream.url, key=Secret("a-key"))
+    settings = ProviderSettings(name="member", base_url=upstream.url, keys=(Secret("a-key"),))
     return OpenAICompatible(settings, pools.pool(parse_base_url(upstream.url)[0]), SystemClock()), None
 
 

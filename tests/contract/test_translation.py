@@ -25,6 +25,7 @@ from stellwerk.pipeline.dispatch import Dispatch
 from stellwerk.pipeline.estimate import estimate
 from stellwerk.pipeline.meter import CallMeter
 from stellwerk.providers.openai_compatible import OpenAICompatible, ProviderSettings
+from stellwerk.routing.breaker import Breakers, BreakerSettings
 from tests.port_fakes import ALICE, RecordedExchange
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -35,6 +36,8 @@ COMPLETION = msgspec.json.Decoder(CompletionBody)
 
 class Watch:
     def fell_back(self) -> None: ...
+
+    def retried(self) -> None: ...
 
 
 def read_call(request: bytes) -> Call:
@@ -62,8 +65,10 @@ async def translate(request: bytes, upstream, pools) -> str:
     reply = OpenAIReply(call, exchange)
     try:
         async with asyncio.timeout(5):
-            meter = CallMeter(call, SystemClock(), estimate(call))
-            await Dispatch({"vendor": provider}, Watch(), 1).run(call, plan, reply, meter)
+            clock = SystemClock()
+            meter = CallMeter(call, clock, estimate(call))
+            dispatch = Dispatch({"vendor": provider}, Watch(), 1, Breakers(BreakerSettings(), clock), clock)
+            await dispatch.run(call, plan, reply, meter)
     except GatewayError as error:
         if not reply.started:
             exchange.respond(*render_error(error, exchange.path))

@@ -1,6 +1,5 @@
-"""What monitoring sees of a running gateway, and who may see it."""
+"""What monitoring sees of a running gateway."""
 
-import asyncio
 import signal
 from collections.abc import AsyncIterator
 
@@ -9,37 +8,11 @@ import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
 from stellwerk import __version__
-from stellwerk.app.application import Application
-from stellwerk.app.store import Store
-from stellwerk.config.settings import Config, Discovery, Engines, Listen
-from stellwerk.core.principal import CALLERS, OBSERVERS, OPEN, READERS, Access, Role
-from stellwerk.telemetry.logs import LogSettings, start_logs
 from tests.gateway_process import ADMIN_KEY, GatewayProcess, running_gateway, wait_until
-from tests.raw_http import Answer, get, hello, post, send, write_request
+from tests.raw_http import get, hello, post, send, write_request
 from tests.scripted_upstream import ScriptedUpstream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-CALLS = ("chat/completions", "completions", "embeddings")
-ROUTES: dict[tuple[str, str], Access] = {
-    **{("POST", f"{prefix}/{path}"): CALLERS for prefix in ("/v1", "") for path in CALLS},
-    **{("GET", f"{prefix}/{path}"): READERS for prefix in ("/v1", "") for path in ("models", "models/{rest}")},
-    **{
-        ("GET", path): OPEN
-        for path in (
-            "/health",
-            "/health/liveness",
-            "/health/liveliness",
-            "/health/readiness",
-            "/livez",
-            "/healthz",
-            "/readyz",
-        )
-    },
-    ("GET", "/health/details"): OBSERVERS,
-    ("GET", "/metrics"): OBSERVERS,
-}
-"""Who may use what: a route that is missing here, or is open to others than these, fails."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -55,65 +28,6 @@ async def gateway(tmp_path_factory, upstream) -> AsyncIterator[GatewayProcess]:
     provider = {"base_url": upstream.url, "models": ["up"], "api_key": ""}
     async with running_gateway(tmp_path_factory.mktemp("health"), {"providers": {"up": provider}}) as running:
         yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def keys(gateway) -> dict[Role | None, str | None]:
-    """A key of every role, and none."""
-    made: dict[Role | None, str | None] = {None: None, Role.ADMIN: ADMIN_KEY}
-    for role in (Role.USER, Role.VIEWER):
-        created = await gateway.run("keys", "create", role, "--role", role)
-        made[role] = created.output.strip()
-    return made
-
-
-async def ask(gateway: GatewayProcess, method: str, path: str, key: str | None) -> Answer:
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    body = b"{}" if method == "POST" else None
-    request = write_request(method, path.replace("{rest}", "no-such-model"), body, headers)
-    return await (await send(gateway.port, request)).read()
-
-
-# --- who may see what
-
-
-async def test_the_table_of_routes_has_a_row_for_each_route_and_no_other(tmp_path):
-    config = Config(
-        listen=Listen(port=0), engines=Engines(enabled=False), discovery=Discovery(environment=False, ollama=False)
-    )
-    data, registered = tmp_path / "data", {}
-    store = Store(data, keep_admin_key_in=tmp_path / "admin.key", admin_key=None)
-    with (tmp_path / "log").open("w") as log:
-        logs = start_logs(LogSettings(), log)
-        application = Application(config, store=store, data=data, config_file=None, environ={}, logs=logs)
-
-        def look_and_stop(_host: str, _port: int) -> None:
-            registered.update({(route.method, route.path): route.access for route in application._listener.router})
-            application._server.stop()
-
-        try:
-            await application.run(look_and_stop)
-        finally:
-            logs.stop()
-            store.close()
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                asyncio.get_running_loop().remove_signal_handler(number)
-    assert registered == ROUTES
-
-
-@pytest.mark.parametrize("route", ROUTES, ids=" ".join)
-async def test_a_route_answers_those_who_may_use_it_and_nobody_else(gateway, upstream, keys, route):
-    method, path = route
-    upstream.requests.clear()
-    seen = {role: await ask(gateway, method, path, key) for role, key in keys.items()}
-    access = ROUTES[route]
-    for role, answer in seen.items():
-        if not access or role in access:
-            assert answer.status not in (401, 403), role
-        else:
-            assert answer.status == (401 if role is None else 403), role
-            assert answer.error["code"] == ("missing_api_key" if role is None else "permission_denied")
-    assert upstream.requests == []
 
 
 # --- health

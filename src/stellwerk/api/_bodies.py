@@ -51,7 +51,8 @@ def check_content_type(content_type: bytes | None) -> None:
 def explain(text: str) -> BadRequest:
     """What msgspec says of a value that does not fit, in the words of this API."""
     at = _AT.search(text)
-    path = at["path"].lstrip(".") if at is not None else ""
+    # A name that the client chose may look like the end of this text.
+    path = at["path"].lstrip(".")[:_LONGEST_REASON] if at is not None else ""
     what = text[: at.start()] if at is not None else text
     missing = _MISSING.match(what)
     if missing is not None:
@@ -64,7 +65,7 @@ def explain(text: str) -> BadRequest:
             f"Unknown parameter: '{_shown(param)}'.", param=param[:_LONGEST_REASON], code="unknown_parameter"
         )
     if not path:
-        return BadRequest(f"The request body must be a JSON object: {what}.", code="invalid_type")
+        return BadRequest(f"The request body must be a JSON object: {_shown(what)}.", code="invalid_type")
     code = "invalid_type" if what.startswith("Expected `") and ", got `" in what else "invalid_value"
     return BadRequest(f"Invalid value for '{path}': {_shown(what)}.", param=path, code=code)
 

@@ -1,6 +1,7 @@
 """What everybody may see and ask, also without a key: the uptime history, the models, and for an account."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Literal, Protocol, TypeVar
@@ -27,6 +28,7 @@ _USUAL_DAYS = 30
 _FRESH_SECONDS = 60.0
 # Latin letters only: what looks like another address is refused before anybody has to look at it.
 _EMAIL_CHARACTER = r"[!#-'*+\-./0-9=?A-Z^-~¡-¬®-ɏ]"
+_EMAIL = f"^{_EMAIL_CHARACTER}+@{_EMAIL_CHARACTER}+$"
 
 _Result = TypeVar("_Result")
 
@@ -52,7 +54,7 @@ class SignupBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             min_length=3,
             max_length=LONGEST_EMAIL,
             examples=["ada@example.org"],
-            extra_json_schema={"pattern": f"^{_EMAIL_CHARACTER}+@{_EMAIL_CHARACTER}+$"},
+            extra_json_schema={"pattern": _EMAIL},
         ),
     ]
     tier: Annotated[Literal["payg", "sub"], Meta(description="`payg` pays from a balance, `sub` by subscription.")] = (
@@ -167,6 +169,8 @@ class PublicAPI:
             raise Forbidden("Sign-up is closed. Ask the operator for an account.", code="signup_closed")
         body: SignupBody = asked.body
         address = check_email(body.email)
+        if re.fullmatch(_EMAIL, body.email.strip()) is None:
+            raise BadRequest("This is not an e-mail address.", param="email", code="invalid_email")
         peer, now = asked.peer, self._clock.now()
         wait = await self._run(lambda connection: _take_request(connection, body, address, peer, now))
         if wait > 0:

@@ -4,7 +4,8 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Callable, Mapping, Sequence
+import socket
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -16,50 +17,49 @@ from stellwerk import __version__
 from stellwerk.api._errors import render_error
 from stellwerk.api._guard import Routes
 from stellwerk.api.health import HealthAPI
+from stellwerk.api.openai.conversations import Conversations
 from stellwerk.api.openai.endpoints import OpenAIAPI
 from stellwerk.app import settings as cut
+from stellwerk.app.listeners import MAIN, Listeners
+from stellwerk.app.observation import Observation
 from stellwerk.app.people import People
+from stellwerk.app.providers import Providers
 from stellwerk.app.registration import register_people
+from stellwerk.app.registry import RegistryFile
+from stellwerk.app.sigorest import COMPAT, SigoRestListeners
 from stellwerk.app.store import Store
-from stellwerk.app.upstreams import UpstreamPlan, plan_upstreams
 from stellwerk.config.problems import ConfigProblem
 from stellwerk.config.reading import restart_needed
 from stellwerk.config.settings import Config
 from stellwerk.config.watch import ConfigWatch
 from stellwerk.core.clock import SystemClock
-from stellwerk.core.plan import Price
-from stellwerk.core.ports import Provider
 from stellwerk.core.principal import Principal
 from stellwerk.core.secrets import Secret
 from stellwerk.engines.slots import Slots
-from stellwerk.http.asgi import AsgiApplication
-from stellwerk.http.fetch import Fetch
-from stellwerk.http.guard import Guard
-from stellwerk.http.listener import Listener
-from stellwerk.http.pool import Pools, parse_base_url
+from stellwerk.http.pool import Pools
 from stellwerk.http.router import Router
-from stellwerk.http.serving import Server, address_of, bind
-from stellwerk.http.upstream import UpstreamSettings
+from stellwerk.http.serving import address_of, bind
 from stellwerk.ledger.calls import CallLedger
-from stellwerk.ledger.prices import PriceBook, cost
+from stellwerk.ledger.prices import cost
 from stellwerk.pipeline.dispatch import Dispatch
 from stellwerk.pipeline.gateway import Gateway
 from stellwerk.pipeline.settle import Settle
-from stellwerk.providers.local import Local
-from stellwerk.providers.ollama import Ollama
-from stellwerk.providers.openai_compatible import OpenAICompatible
 from stellwerk.providers.vendors import load_vendors
-from stellwerk.records.uptime import Look, UptimeRecorder
+from stellwerk.records.uptime import UptimeRecorder
+from stellwerk.routing.breaker import Breakers
 from stellwerk.routing.catalogue import Catalogue
-from stellwerk.routing.discovery import Discovery, Lister, Source
+from stellwerk.routing.discovery import Discovery
 from stellwerk.routing.plan import may_see, plan
+from stellwerk.sessions.memory import MemoryBlock
+from stellwerk.sessions.sessions import Sessions, SessionStore
+from stellwerk.sessions.sql_store import SqlSessions
+from stellwerk.sessions.store import FileSessions
 from stellwerk.storage.writer import Writer
 from stellwerk.telemetry.logs import LogWriter
 from stellwerk.telemetry.metrics import Metrics
 
 ADMIN_KEY_VARIABLE = "STELLWERK_ADMIN_KEY"
 _SWEEP_SECONDS = 0.5
-_CRASHED = "failed"
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 _log = logging.getLogger("stellwerk.app")
 
@@ -87,10 +87,6 @@ class Application:
         self._vendors = load_vendors()
         self._metrics = Metrics(version=__version__, currency=config.money.currency)
         self._catalogue = Catalogue()
-        self._prices = PriceBook(self._clock)
-        self._price_vendors: dict[str, str] = {}
-        self._providers: dict[str, Provider] = {}
-        self._plans: dict[str, UpstreamPlan] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
@@ -101,7 +97,8 @@ class Application:
             stack.callback(bound.close)
             self._writer = Writer(self._store.database.writing)
             stack.push_async_callback(asyncio.to_thread, self._writer.close)
-            self._build(address_of(bound)[1])
+            self._build(bound)
+            stack.callback(self._listeners.close)
             stack.push_async_callback(self._people.stop)
             await self._people.start()
             if self._config.engines.enabled:
@@ -109,22 +106,25 @@ class Application:
                 stack.push_async_callback(self._engines.stop)
             stack.callback(self._pools.close)
             stack.push_async_callback(self._end_tasks)
-            self._start_tasks()
+            self._start_tasks(await self._sigorest.open() if COMPAT in self._config.compat else [])
             self._listen_to_signals()
-            serving = asyncio.ensure_future(self._server.serve([bound]))
-            ready = asyncio.ensure_future(self._server.ready.wait())
-            await asyncio.wait((serving, ready), return_when=asyncio.FIRST_COMPLETED)
-            if ready.done():
-                _calm_collector()
-                announce(*address_of(bound))
-            ready.cancel()
-            await serving
+            await self._serve(partial(announce, *address_of(bound)))
+
+    async def _serve(self, announce: Callable[[], None]) -> None:
+        ready = asyncio.Event()
+        serving = asyncio.ensure_future(self._listeners.serve(ready))
+        waiting = asyncio.ensure_future(ready.wait())
+        await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            _calm_collector()
+            announce()
+        waiting.cancel()
+        await serving
 
     # --- building
 
-    def _build(self, port: int) -> None:
+    def _build(self, bound: socket.socket) -> None:
         config, store, clock = self._config, self._store, self._clock
-        self._own_urls = [f"http://{host}:{port}{path}" for host in ("127.0.0.1", "localhost") for path in ("/v1", "")]
         secret = self._environ.get(ADMIN_KEY_VARIABLE)
         self._people = People(
             config,
@@ -135,56 +135,116 @@ class Application:
             prices_changed=self._take_prices,
             access_changed=self._cut_calls,
         )
-        self._ledger = CallLedger(store.database, self._writer)
         self._pools = Pools(cut.upstream_settings(config), self._metrics, clock)
-        self._fetch = Fetch(self._pools, clock)
         self._engines = Slots(
             cut.slot_settings(config, self._data),
             clock,
             self._environ,
             lambda: self._discovery.publish(),  # noqa: PLW0108  # discovery needs the engines and is made after them
         )
-        self._dispatch = Dispatch(self._providers, self._metrics, config.upstream.attempts)
+        ports = [address_of(bound)[1]]
+        if COMPAT in config.compat:
+            ports += [config.sigorest.http_port, config.sigorest.https_port]
+        self._registry = RegistryFile(self._data) if COMPAT in config.compat else None
+        self._providers = Providers(
+            vendors=self._vendors,
+            environ=self._environ,
+            own_urls=own_urls(ports),
+            pools=self._pools,
+            engines=self._engines,
+            clock=clock,
+            hide=self._logs.add_secret,
+            price=self._people.price,
+            registry=self._registry,
+        )
+        self._breakers = Breakers(cut.breaker_settings(config), clock)
+        self._dispatch = Dispatch({}, self._metrics, config.upstream.attempts, self._breakers, clock)
         self._discovery = Discovery(
             self._catalogue,
             clock=clock,
             local=self._engines if config.engines.enabled else None,
-            price=self._price,
+            price=self._providers.price,
             settings=cut.discovery_settings(config),
         )
         self._take_upstreams(config)
+        ledger = CallLedger(store.database, self._writer)
         self._gateway = Gateway(
             plan=partial(plan, catalogue=self._catalogue),
             admit=self._people.limits.admit,
             hold=self._people.charges.hold,
             dispatch=self._dispatch,
-            settle=Settle((self._ledger.record, self._metrics.record, self._logs.log_call), cost),
+            settle=Settle((ledger.record, self._metrics.record, self._logs.log_call), cost),
             clock=clock,
         )
-        self._guard = Guard(cut.guard_settings(config))
-        router = Router()
-        self._register(Routes(router, self._people.keys, self._metrics))
-        self._listener = Listener(
-            router=router, guard=self._guard, render_error=render_error, watch=self._metrics, clock=clock
-        )
-        application = AsgiApplication(router, render_error, clock, config.guard.body_bytes)
-        self._server = Server(self._listener, application, config.drain_seconds)
-        self._watch_metrics()
+        self._build_listeners(bound)
 
-    def _register(self, routes: Routes) -> None:
+    def _build_listeners(self, bound: socket.socket) -> None:
+        self._listeners = Listeners(self._config, self._metrics, self._clock)
+        self._observation = Observation(
+            listeners=self._listeners,
+            writer=self._writer,
+            gateway=self._gateway,
+            catalogue=self._catalogue,
+            discovery=self._discovery,
+            engines=self._engines,
+            breakers=self._breakers,
+            providers=self._providers,
+            logs=self._logs,
+        )
+        self._observation.register(self._metrics)
+        memory = MemoryBlock(self._data, self._clock)
+        conversations = Conversations(
+            self._gateway,
+            Sessions(self._session_store(), self._clock),
+            memory,
+            is_anthropic=self._is_anthropic,
+            is_local=self._people.is_local,
+        )
+        router = Router()
+        self._register(Routes(router, self._people.keys, self._metrics), conversations)
+        self._listeners.add(MAIN, [bound], router, render_error)
+        self._sigorest = SigoRestListeners(
+            listeners=self._listeners,
+            people=self._people,
+            catalogue=self._catalogue,
+            providers=self._providers,
+            breakers=self._breakers,
+            conversations=conversations,
+            memory=memory,
+            metrics=self._metrics,
+            obstacles=self._observation.obstacles,
+            config=lambda: self._config,
+            data=self._data,
+        )
+
+    def _register(self, routes: Routes, conversations: Conversations) -> None:
         self._openai = OpenAIAPI(
             self._gateway,
             self._catalogue,
             lambda caller, model: may_see(caller, model, self._catalogue),
             self._config.upstream.total_seconds,
+            conversations,
         )
         self._openai.register(routes)
         HealthAPI(
-            version=__version__, obstacles=self._obstacles, details=self._details, metrics=self._metrics.render
+            version=__version__,
+            obstacles=self._observation.obstacles,
+            details=self._observation.details,
+            metrics=self._metrics.render,
         ).register(routes)
         register_people(
             routes, self._people, catalogue=self._catalogue, engines=self._engines, config=lambda: self._config
         )
+
+    def _session_store(self) -> SessionStore:
+        if self._config.sessions.store == "files":
+            return FileSessions(self._data / ".sessions")
+        database = self._store.database
+        return SqlSessions(database.read, database.write, self._clock)
+
+    def _is_anthropic(self, name: str) -> bool:
+        model = self._catalogue.get(name)
+        return "claude" in (name if model is None else model.name).lower()
 
     def _cut_calls(self, may_go_on: Callable[[Principal], bool]) -> None:
         if cut := self._gateway.cut(may_go_on):
@@ -195,66 +255,29 @@ class Application:
         self._discovery.publish()
 
     def _take_upstreams(self, config: Config) -> None:
-        """Makes the providers of `config`; those whose settings did not change stay as they are."""
-        planned = plan_upstreams(config, self._vendors, self._environ, self._own_urls)
-        base = cut.upstream_settings(config)
-        sources: list[Source] = []
-        providers: dict[str, Provider] = {}
-        for name, each in planned.items():
-            settings = each.settings
-            self._hide(*([settings.key] if settings.key else []), *(Secret(value) for _, value in settings.headers))
-            origin, _ = parse_base_url(settings.base_url)
-            # A machine of one's own may have to load the model first, and reads long prompts slowly.
-            patience = config.upstream.total_seconds if settings.local else base.first_byte_seconds
-            pool = self._pools.pool(origin, _with_patience(base, each.first_byte_seconds, patience))
-            if self._plans.get(name) == each:
-                provider = self._providers[name]
-            else:
-                provider = OpenAICompatible(settings, pool, self._clock)
-            providers[name] = provider
-            lister: Lister = provider
-            if each.ollama_url is not None:
-                lister = Ollama(self._fetch, address=each.ollama_url, name=name)
-            sources.append(
-                Source(
-                    lister=lister,
-                    open=each.any_model,
-                    listed=settings.lists_models or bool(settings.models),
-                    known=provider.configured_models() if isinstance(provider, OpenAICompatible) else (),
-                )
-            )
-        if config.engines.enabled:
-            local = _with_patience(base, None, config.upstream.total_seconds)
-            providers[Local.name] = Local(self._engines, lambda origin: self._pools.pool(origin, local), self._clock)
-        self._price_vendors = {name: each.price_vendor for name, each in planned.items() if each.price_vendor}
-        self._discovery.configure(sources=sources, aliases=cut.aliases(config))
-        self._plans = planned
-        self._providers = providers
-        self._dispatch.providers = providers
-
-    def _hide(self, *secrets: Secret) -> None:
-        """Keeps secrets of upstreams out of the log."""
-        try:
-            for secret in secrets:
-                self._logs.add_secret(secret)
-        except ValueError as error:
-            _log.warning("not every secret can be kept out of the log: %s", error)
-
-    def _price(self, provider: str, model: str) -> Price | None:
-        vendor = self._price_vendors.get(provider)
-        published = self._prices.price(vendor, model) if vendor is not None else None
-        return self._people.price(provider, model, published)
+        self._providers.take(config, self._discovery)
+        self._dispatch.providers = self._providers.by_name
 
     # --- running
 
-    def _start_tasks(self) -> None:
+    def _start_tasks(self, more: Sequence[Coroutine[Any, Any, None]]) -> None:
         watch = ConfigWatch(
             self._config_file, self._environ, self._config, self._change, self._report_problems, vendors=self._vendors
         )
         self._config_watch = watch
-        uptime = UptimeRecorder(self._people.run, self._look, self._clock)
         people = self._people
-        works = (watch.run(), people.follow(), people.keep_house(), uptime.run(), self._discover(), self._sweep())
+        uptime = UptimeRecorder(people.run, self._observation.look, self._clock)
+        works = [
+            watch.run(),
+            people.follow(),
+            people.keep_house(),
+            uptime.run(),
+            self._discover(),
+            self._sweep(),
+            *more,
+        ]
+        if self._registry is not None:
+            works.append(self._registry.follow(lambda: self._take_upstreams(self._config)))
         for work in works:
             task = asyncio.ensure_future(work)
             self._tasks.add(task)
@@ -271,16 +294,14 @@ class Application:
         if self._stopping or task.cancelled():
             return
         _log.error("a part of the gateway failed; it stops", exc_info=task.exception())
-        self._server.stop()
+        self._listeners.stop()
 
     async def _discover(self) -> None:
         await self._load_prices()
         await self._discovery.run()
 
     async def _load_prices(self) -> None:
-        """Only once somebody has a price: importing them takes half a second and much memory."""
-        if self._price_vendors and not self._prices.loaded:
-            await self._prices.load()
+        if await self._providers.load_prices():
             self._discovery.publish()
 
     async def _sweep(self) -> None:
@@ -288,94 +309,65 @@ class Application:
             await asyncio.sleep(_SWEEP_SECONDS)
             self._pools.sweep()
 
-    async def _look(self) -> Look:
-        """For the uptime history; draining is no fault."""
-        slots = self._engines.status()
-        crashed = any(slot.state == _CRASHED for slot in slots)
-        return Look(
-            degraded=crashed or not self._writer.healthy,
-            active_models=sum(slot.model is not None for slot in slots) or len(self._catalogue.models()),
-        )
-
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, self._config_watch.poke)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _reload(self) -> None:
+        self._forget_failures()
+        self._config_watch.poke()
 
     def _stop(self) -> None:
         """The first signal lets running answers finish, the second does not."""
-        again = self._server.should_exit
+        again = self._listeners.stopping
         _log.info("stopping%s; running calls: %d", " at once" if again else "", self._gateway.in_flight)
-        self._server.stop(now=again)
+        self._listeners.stop(now=again)
 
     # --- a changed config
 
     def _change(self, config: Config) -> None:
         needed = restart_needed(self._config, config)
-        if config.engines != self._config.engines:
-            needed.append("engines")
+        fixed = ("engines", "compat", "sigorest", "sessions")
+        needed += [name for name in fixed if getattr(config, name) != getattr(self._config, name)]
         money = msgspec.structs.replace(config.money, currency=self._config.money.currency)
         if config.money != money:
             needed.append("money.currency")
         if needed:
             _log.warning("a restart is needed for: %s", ", ".join(needed))
-        config = msgspec.structs.replace(config, listen=self._config.listen, engines=self._config.engines, money=money)
+        kept = {name: getattr(self._config, name) for name in ("listen", *fixed)}
+        config = msgspec.structs.replace(config, money=money, **kept)
         self._take_upstreams(config)
         pricing = asyncio.ensure_future(self._load_prices())
         self._tasks.add(pricing)
         pricing.add_done_callback(self._tasks.discard)
         self._dispatch.attempts = config.upstream.attempts
+        self._breakers.settings = cut.breaker_settings(config)
+        self._forget_failures()
         self._openai.total_seconds = config.upstream.total_seconds
         self._discovery.settings = cut.discovery_settings(config)
-        self._server.set_drain_seconds(config.drain_seconds)
-        self._guard.settings = cut.guard_settings(config)
+        self._listeners.change(config)
         self._people.change(config)
         self._logs.apply(cut.log_settings(config))
         self._config = config
         _log.info("the configuration has been taken over")
 
+    def _forget_failures(self) -> None:
+        """Somebody may have mended what was broken: targets and keys that were left alone get another chance."""
+        self._breakers.reset()
+        self._providers.try_all_keys()
+
     def _report_problems(self, problems: Sequence[ConfigProblem]) -> None:
         for problem in problems:
             _log.error("the configuration is wrong and stays as it was: %s", problem)
 
-    # --- what it looks like from outside
 
-    def _obstacles(self) -> list[str]:
-        obstacles = []
-        if self._listener.draining:
-            obstacles.append("draining")
-        if not self._writer.healthy:
-            obstacles.append("storage_unavailable")
-        return obstacles
-
-    def _details(self) -> Mapping[str, Any]:
-        return {
-            "version": __version__,
-            "obstacles": self._obstacles(),
-            "in_flight": self._gateway.in_flight,
-            "models": len(self._catalogue.models()),
-            "providers": self._discovery.status(),
-            "slots": self._engines.status(),
-            "broken_models": dict(self._engines.broken()),
-            "ledger": {"backlog": self._writer.backlog, "dropped": self._writer.dropped},
-        }
-
-    def _watch_metrics(self) -> None:
-        watch = self._metrics.watch
-        watch("in_flight", "Calls that are being answered.", lambda: self._gateway.in_flight)
-        watch("connections_open", "Open connections of clients.", lambda: len(self._listener.connections))
-        watch("local_slots", "Engine slots by state.", self._slots_by_state)
-        watch("ledger_queue_depth", "Ledger rows that wait for their commit.", lambda: self._writer.backlog)
-        watch("ledger_rows_dropped_total", "Ledger rows that were lost.", lambda: self._writer.dropped, kind="counter")
-        watch("log_queue_depth", "Log lines that wait to be written.", lambda: self._logs.waiting)
-        watch("log_lines_dropped_total", "Log lines that were lost.", lambda: self._logs.dropped, kind="counter")
-
-    def _slots_by_state(self) -> dict[str, float]:
-        states: dict[str, float] = {}
-        for slot in self._engines.status():
-            states[slot.state] = states.get(slot.state, 0) + 1
-        return states
+def own_urls(ports: Sequence[int]) -> list[str]:
+    """Base URLs of this gateway: an upstream there would be a loop."""
+    hosts = ("127.0.0.1", "localhost")
+    origins = [f"{scheme}://{host}:{port}" for port in ports for host in hosts for scheme in ("http", "https")]
+    return [f"{origin}{path}" for origin in origins for path in ("/v1", "")]
 
 
 def _calm_collector() -> None:
@@ -385,9 +377,3 @@ def _calm_collector() -> None:
     """
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 50)
-
-
-def _with_patience(base: UpstreamSettings, configured: float | None, otherwise: float) -> UpstreamSettings:
-    """The settings with the seconds that this upstream has until its first byte."""
-    seconds = otherwise if configured is None else configured
-    return base if seconds == base.first_byte_seconds else msgspec.structs.replace(base, first_byte_seconds=seconds)

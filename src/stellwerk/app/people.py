@@ -183,6 +183,14 @@ class People:
         self._priced_until = self.tariff.next_change(self.clock.now())
         self._prices_changed()
 
+    def trusted_peer(self) -> Principal:
+        """Who a peer is that needs no key."""
+        return self.keys.trusted_peer()
+
+    def is_local(self, user_id: int) -> bool:
+        """Whether it is the account of the tools on this machine."""
+        return user_id == self.keys.trusted_peer().user_id
+
     @property
     def signup_enabled(self) -> bool:
         return bool(self._changed.get("signup.enabled", self._config.signup.enabled))

@@ -25,6 +25,7 @@ from stellwerk.api.login import LoginAPI
 from stellwerk.api.openapi import OpenAPI
 from stellwerk.api.own_keys import OwnKeysAPI
 from stellwerk.api.public import PublicAPI
+from stellwerk.app import settings as cut
 from stellwerk.app.people import People
 from stellwerk.config.settings import Config
 from stellwerk.engines.slots import Slots
@@ -56,8 +57,9 @@ def register_people(
         on_change=people.refresh,
     ).register(registry)
     UsersAPI(administration, people.passwords.hash).register(registry)
-    for api in (KeysAPI, MoneyAPI, SignupsAPI, AuditAPI, OwnKeysAPI):
+    for api in (KeysAPI, MoneyAPI, SignupsAPI, AuditAPI):
         api(administration).register(registry)
+    OwnKeysAPI(administration, lambda: cut.key_allowance(config())).register(registry)
     SettingsAPI(
         administration, configured=lambda: _configured(config()), slots=lambda: _slots(engines, config())
     ).register(registry)

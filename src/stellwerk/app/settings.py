@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 import msgspec
@@ -13,11 +13,13 @@ from stellwerk.engines.llama_cpp import LlamaCppSettings
 from stellwerk.engines.slots import DEMO_MODEL, SlotSettings
 from stellwerk.engines.supervisor import SupervisorSettings
 from stellwerk.http.guard import GuardSettings
+from stellwerk.http.interfaces import machine_names
 from stellwerk.http.upstream import UpstreamSettings
 from stellwerk.ledger.charges import ChargeSettings
 from stellwerk.ledger.tariff import TariffSettings
 from stellwerk.limits.admit import LimitSettings
 from stellwerk.records.settings import Value
+from stellwerk.routing.breaker import BreakerSettings
 from stellwerk.routing.catalogue import Alias
 from stellwerk.routing.discovery import Settings as DiscoverySettings
 from stellwerk.telemetry.logs import LogSettings
@@ -25,8 +27,12 @@ from stellwerk.telemetry.logs import LogSettings
 MODELS_FOLDER = "models"
 
 
-def guard_settings(config: Config) -> GuardSettings:
+def guard_settings(config: Config, peers: tuple[IPv4Network | IPv6Network, ...] | None = None) -> GuardSettings:
+    """`peers` are who may connect at all: then only the socket itself says who somebody is, and no proxy."""
     listen = config.listen
+    if peers is not None:
+        names = (*listen.allowed_hosts, *machine_names())
+        return GuardSettings(**msgspec.structs.asdict(config.guard), allowed_hosts=names, peers=peers)
     # Behind a proxy the names are the proxy's business: it passes on what it was asked for.
     hosts = ("*",) if listen.behind_proxy else (*listen.allowed_hosts, listen.host)
     trusted = tuple(ip_network(text) for text in listen.trusted_proxies)
@@ -50,6 +56,17 @@ def limit_settings(config: Config, changed: Mapping[str, Value]) -> LimitSetting
         tiers=tiers,
         models={name: _allowance(own) for name, own in limits.models.items()},
         assumed_output_tokens=config.money.assumed_output_tokens,
+    )
+
+
+def key_allowance(config: Config) -> Allowance:
+    """The limits of a key that has none of its own."""
+    limits = config.limits
+    return Allowance(
+        requests_per_minute=limits.requests_per_minute,
+        burst=limits.burst,
+        tokens_per_minute=limits.tokens_per_minute,
+        concurrent_requests=limits.concurrent_requests,
     )
 
 
@@ -92,6 +109,10 @@ def upstream_settings(config: Config) -> UpstreamSettings:
         response_bytes=upstream.response_bytes,
         event_bytes=upstream.line_bytes,
     )
+
+
+def breaker_settings(config: Config) -> BreakerSettings:
+    return BreakerSettings(failures=config.upstream.breaker_failures, open_seconds=config.upstream.breaker_seconds)
 
 
 def discovery_settings(config: Config) -> DiscoverySettings:

@@ -13,7 +13,7 @@ from stellwerk.core.secrets import Secret
 from stellwerk.http.pool import parse_base_url
 from stellwerk.providers.ollama import DEFAULT_ADDRESS, ollama_address
 from stellwerk.providers.openai_compatible import ProviderSettings
-from stellwerk.providers.vendors import Vendor, VendorAccess, vendors_in_environment
+from stellwerk.providers.vendors import Vendor, VendorAccess, keys_in_environment, vendors_in_environment
 
 OLLAMA = "ollama"
 
@@ -49,14 +49,14 @@ def plan_upstreams(
                 continue
             planned.setdefault(access.vendor.name, _found(access))
     if config.discovery.ollama and OLLAMA not in planned:
-        planned[OLLAMA] = _ollama(OLLAMA, _ollama_url(config.discovery, environ), None)
-    faults = {name: fault for name, plan in planned.items() if (fault := _fault(plan.settings)) is not None}
+        planned[OLLAMA] = _ollama(OLLAMA, _ollama_url(config.discovery, environ), ())
+    faults = {name: fault for name, plan in planned.items() if (fault := fault_of(plan.settings)) is not None}
     for name, fault in faults.items():
         _log.error("the provider %s is left out: %s", name, fault)
     return {name: plan for name, plan in planned.items() if name not in faults}
 
 
-def _fault(settings: ProviderSettings) -> str | None:
+def fault_of(settings: ProviderSettings) -> str | None:
     """Why a provider cannot be used; never repeats what it was given."""
     try:
         parse_base_url(settings.base_url)
@@ -64,8 +64,8 @@ def _fault(settings: ProviderSettings) -> str | None:
         return "its address is not of the form http://host:port/path"
     if not _SENDABLE.fullmatch(settings.base_url):
         return "its address holds blanks or characters outside ASCII"
-    if settings.key is not None and not _SENDABLE.fullmatch(settings.key.reveal()):
-        return "its key holds blanks, line breaks or characters outside ASCII, or is longer than 4096 characters"
+    if not all(_SENDABLE.fullmatch(key.reveal()) for key in settings.keys):
+        return "a key of it holds blanks, line breaks or characters outside ASCII, or is longer than 4096 characters"
     return None
 
 
@@ -75,7 +75,7 @@ def _configured(
     headers = tuple((header, value.reveal()) for header, value in provider.headers.items())
     if (provider.vendor or name) == OLLAMA:
         url = (provider.base_url or ollama_address(environ)).rstrip("/").removesuffix("/v1")
-        plan = _ollama(name, url, provider.api_key or None)
+        plan = _ollama(name, url, _own_keys(provider))
         settings = msgspec.structs.replace(plan.settings, headers=headers, models=provider.models)
         return msgspec.structs.replace(
             plan,
@@ -85,14 +85,13 @@ def _configured(
             any_model=not provider.models,
         )
     vendor = vendors.get(provider.vendor or name)
-    key = provider.api_key
-    if key is None and vendor is not None:
-        values = (environ.get(variable, "").strip() for variable in vendor.key_variables)
-        key = next((Secret(value) for value in values if value), None)
+    keys = _own_keys(provider)
+    if provider.api_key is None and not provider.api_keys and vendor is not None:
+        keys = keys_in_environment(vendor.key_variables, environ)
     base_url = provider.base_url or (vendor.base_url if vendor is not None else None) or ""
     return UpstreamPlan(
         settings=msgspec.structs.replace(
-            _settings(name, base_url, key or None, vendor), headers=headers, models=provider.models
+            _settings(name, base_url, keys, vendor), headers=headers, models=provider.models
         ),
         price_vendor=vendor.price_vendor if vendor is not None else None,
         first_byte_seconds=provider.first_byte_seconds,
@@ -100,20 +99,26 @@ def _configured(
     )
 
 
+def _own_keys(provider: ProviderConfig) -> tuple[Secret, ...]:
+    """The keys that the config names, each once and without empty ones."""
+    given = (*([provider.api_key] if provider.api_key is not None else []), *provider.api_keys)
+    return tuple(dict.fromkeys(key for key in given if key))
+
+
 def _found(access: VendorAccess) -> UpstreamPlan:
     vendor = access.vendor
     return UpstreamPlan(
-        settings=_settings(vendor.name, access.base_url, access.key, vendor), price_vendor=vendor.price_vendor
+        settings=_settings(vendor.name, access.base_url, access.keys, vendor), price_vendor=vendor.price_vendor
     )
 
 
-def _settings(name: str, base_url: str, key: Secret | None, vendor: Vendor | None) -> ProviderSettings:
+def _settings(name: str, base_url: str, keys: tuple[Secret, ...], vendor: Vendor | None) -> ProviderSettings:
     if vendor is None:
-        return ProviderSettings(name=name, base_url=base_url, key=key)
+        return ProviderSettings(name=name, base_url=base_url, keys=keys)
     return ProviderSettings(
         name=name,
         base_url=base_url,
-        key=key,
+        keys=keys,
         owned_by=vendor.owned_by,
         local=vendor.local,
         completions=vendor.completions,
@@ -129,6 +134,6 @@ def _ollama_url(discovery: DiscoveryConfig, environ: Mapping[str, str]) -> str:
     return ollama_address(environ) if discovery.ollama_url == DEFAULT_ADDRESS else discovery.ollama_url.rstrip("/")
 
 
-def _ollama(name: str, url: str, key: Secret | None) -> UpstreamPlan:
-    settings = ProviderSettings(name=name, base_url=f"{url}/v1", key=key, owned_by=OLLAMA, local=True)
+def _ollama(name: str, url: str, keys: tuple[Secret, ...]) -> UpstreamPlan:
+    settings = ProviderSettings(name=name, base_url=f"{url}/v1", keys=keys, owned_by=OLLAMA, local=True)
     return UpstreamPlan(settings=settings, ollama_url=url)

@@ -19,6 +19,8 @@ from stellwerk.core.principal import Allowance, Principal, Priority, Role
 from stellwerk.core.secrets import Secret
 
 ENVIRONMENT_KEY_ID = "environment"
+TRUSTED_KEY_ID = "trusted-peer"
+"""In the place of a key's id, of who needs none."""
 LOGIN_PREFIX = "login-"
 """Before the id of a login where the id of a key would stand."""
 
@@ -115,6 +117,7 @@ class KeyRing:
         self._entries: dict[bytes, _Entry] = {}
         self._keys: dict[int, dict[bytes, KeyRecord]] = {}
         """Of each user, by digest."""
+        self._trusted: tuple[UserRecord, Principal] | None = None
         self._logins: dict[str, tuple[UserRecord, Principal]] = {}
         self._ended_logins: dict[str, float] = {}
         """Until when access tokens of each may be shown."""
@@ -175,6 +178,8 @@ class KeyRing:
         user = self._users.get(principal.user_id)
         if user is None or not user.active:
             return False
+        if principal.key_id == TRUSTED_KEY_ID:
+            return True
         if principal.key_id.startswith(LOGIN_PREFIX):
             return principal.key_id.removeprefix(LOGIN_PREFIX) not in self._ended_logins
         keys = self._keys.get(principal.user_id, {}).values()
@@ -182,6 +187,21 @@ class KeyRing:
             key.id == principal.key_id and key.revoked_at is None and combine_roles(user.role, key.role) is not None
             for key in keys
         )
+
+    def trusted_peer(self) -> Principal:
+        """Who somebody is that is let in by his address alone: the built-in account `local`, and never an admin.
+
+        Raises Forbidden when that account is disabled, and Unauthenticated before the first `refresh`.
+        """
+        user = next((user for user in self._users.values() if user.email == "local"), None)
+        if user is None:
+            raise Unauthenticated("The gateway is not ready yet.")
+        if not user.active:
+            raise _disabled()
+        if self._trusted is None or self._trusted[0] is not user:
+            principal = msgspec.structs.replace(_principal_of_login("", user), key_id=TRUSTED_KEY_ID, role=Role.USER)
+            self._trusted = user, principal
+        return self._trusted[1]
 
     # --- access tokens
 

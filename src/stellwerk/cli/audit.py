@@ -8,7 +8,20 @@ import typer
 
 from stellwerk.cli.arguments import searched
 from stellwerk.cli.data import AsJson, Data, opened
-from stellwerk.cli.tables import NOTHING, Column, Wording, local_time, moment, print_json, print_table
+from stellwerk.cli.tables import (
+    NOTHING,
+    Column,
+    Wording,
+    local_time,
+    moment,
+    number,
+    print_entries,
+    print_json,
+    units,
+    utc_time,
+)
+from stellwerk.core.plan import Price
+from stellwerk.ledger.price_units import state_price
 from stellwerk.records.audit import MOST_RECORDS, AuditRecord, newest, read, verify
 
 app = typer.Typer(add_completion=False, help="Show who changed what, and check that nothing of it was altered.")
@@ -19,13 +32,15 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "de": "Bisher wurde nichts geändert.",
     },
     "whole": {
-        "en": "The chain is whole: {count} records, none of them altered or taken out.",
-        "de": "Die Kette ist vollständig: {count} Einträge, keiner davon verändert oder entfernt.",
+        "en": "The chain is whole; records: {count}, none of them altered or taken out.",
+        "de": "Die Kette ist vollständig; Einträge: {count}, keiner davon verändert oder entfernt.",
     },
     "broken": {
         "en": "The chain breaks at record {id}: it or one before it was altered or taken out.",
         "de": "Die Kette bricht bei Eintrag {id}: Er oder einer davor wurde verändert oder entfernt.",
     },
+    "yes": {"en": "yes", "de": "ja"},
+    "no": {"en": "no", "de": "nein"},
     "column_id": {"en": "id", "de": "Nr."},
     "column_at": {"en": "when", "de": "wann"},
     "column_actor": {"en": "who", "de": "wer"},
@@ -37,7 +52,10 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
 text = Wording(TEXTS)
 
 _COLUMNS = ("id", "at", "actor", "peer", "action", "subject", "details")
-_LONG = frozenset({"actor", "peer", "subject", "details"})
+_AMOUNTS = frozenset({"amount", "balance"})
+_TIMES = frozenset({"valid_from", "expires_at", "revoked_at"})
+_TOLD_ALREADY = frozenset({"created_by"})
+"""The record itself says who it was."""
 
 Lines = Annotated[int, typer.Option(metavar="N", min=1, max=MOST_RECORDS, help="How many, the newest first.")]
 Subject = Annotated[
@@ -63,8 +81,7 @@ def show(
         if as_json:
             print_json([_values(record) for record in records])
         elif records:
-            columns = [Column(text(f"column_{name}"), wraps=name in _LONG) for name in _COLUMNS]
-            print_table(columns, [_cells(record) for record in records])
+            print_entries([Column(text(f"column_{name}")) for name in _COLUMNS], [_cells(record) for record in records])
         else:
             text.say("none")
 
@@ -95,7 +112,7 @@ def _cells(record: AuditRecord) -> list[str]:
         str(record.id),
         local_time(record.at),
         record.actor,
-        record.peer,
+        record.peer or NOTHING,
         record.action,
         record.subject,
         ", ".join(_words(record.details)),
@@ -107,16 +124,34 @@ def _words(details: Mapping[str, Any], within: str = "") -> Iterator[str]:
     for name, value in details.items():
         title = f"{within}.{name}" if within else name
         if isinstance(value, Mapping) and value.keys() == {"before", "after"}:
-            yield f"{title}: {_value(value['before'])} → {_value(value['after'])}"
+            yield f"{title}: {_value(name, value['before'])} → {_value(name, value['after'])}"
         elif isinstance(value, Mapping):
-            yield from _words(value, title)
-        elif value not in (None, "", False):
-            yield f"{title}: {_value(value)}"
+            yield from _words(_stated(name, value), title)
+        elif value is not None and value is not False and value != "" and name not in _TOLD_ALREADY:
+            yield f"{title}: {_value(name, value)}"
 
 
-def _value(value: Any) -> str:
+def _value(name: str, value: Any) -> str:
+    """Amounts are recorded in micro units and times in seconds, which nobody reads."""
     if isinstance(value, Mapping):
-        return "(" + ", ".join(_words(value)) + ")"
+        return "(" + ", ".join(_words(_stated(name, value))) + ")"
     if isinstance(value, list):
         return " ".join(str(each) for each in value)
+    if isinstance(value, bool):
+        return text("yes" if value else "no")
+    if name in _AMOUNTS and isinstance(value, int):
+        return number(units(value))
+    if name in _TIMES and isinstance(value, int | float):
+        return utc_time(value)
     return NOTHING if value in (None, "") else str(value)
+
+
+def _stated(name: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A price as people state one, instead of in pico units."""
+    if name != "price":
+        return value
+    try:
+        price = msgspec.convert(value, Price)
+    except msgspec.ValidationError:
+        return value
+    return {unit: number(stated) for unit, stated in state_price(price).items()} | {"currency": price.currency}

@@ -15,6 +15,7 @@ from stellwerk.auth.tokens import Digest, load_pepper, make_digest
 from stellwerk.auth.users import UserRecord, find_user_by_email
 from stellwerk.auth.users import find_user as user_by_id
 from stellwerk.cli import arguments
+from stellwerk.cli.refusals import explain
 from stellwerk.cli.tables import Wording, visible
 from stellwerk.config.reading import data_folder, find, load
 from stellwerk.core.clock import SystemClock
@@ -84,7 +85,7 @@ def opened(data: Path | None) -> Iterator[OpenFolder]:
     except Unavailable:
         _say_and_exit(text("busy", folder=str(folder)), EX_TEMPFAIL)
     except GatewayError as error:
-        _say_and_exit(error.message, 1)
+        _say_and_exit(explain(error), 1)
 
 
 def _say_and_exit(message: str, status: int) -> NoReturn:

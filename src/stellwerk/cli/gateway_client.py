@@ -2,8 +2,9 @@
 
 import contextlib
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -72,29 +73,40 @@ class GatewayClient:
         self._https = parts.scheme == "https"
         self._host = parts.hostname
         self._path = parts.path.rstrip("/").removesuffix("/v1")
-        self._silence_seconds = silence_seconds
+        self.silence_seconds = silence_seconds
         self.key = key
 
     @property
     def is_on_this_machine(self) -> bool:
         return self._host in _LOOPBACK
 
-    def models(self) -> list[OfferedModel]:
-        """What the key may use, in the order of the gateway."""
-        with self._asked("GET", "/v1/models", None) as response:
+    def get(self, path: str) -> Any:
+        """The JSON that `path` answers with."""
+        with self._asked("GET", path, None) as response:
             try:
-                return [_offered(entry) for entry in json.loads(response.read(_MOST_BYTES))["data"]]
+                return json.loads(response.read(_MOST_BYTES))
             except (OSError, HTTPException):
                 raise GatewayTrouble("chat.broken") from None
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, RecursionError):
                 raise GatewayTrouble("chat.not_understood") from None
 
-    def answer(self, model: str, messages: Sequence[dict[str, str]]) -> Generator[str, None, None]:
+    def models(self) -> list[OfferedModel]:
+        """What the key may use, in the order of the gateway."""
+        listed = self.get("/v1/models")
+        try:
+            return [_offered(entry) for entry in listed["data"]]
+        except (LookupError, TypeError, AttributeError):
+            raise GatewayTrouble("chat.not_understood") from None
+
+    def answer(
+        self, model: str, messages: Sequence[dict[str, str]], more: Mapping[str, Any] = MappingProxyType({})
+    ) -> Generator[str, None, None]:
         """The pieces of the answer as they come; closing the generator tells the gateway to stop.
 
-        Raises GatewayTrouble also in the middle, when the answer ends before it is complete.
+        `more` are further fields of the request. Raises GatewayTrouble also in the middle, when the answer ends before
+        it is complete.
         """
-        request = {"model": model, "messages": list(messages), "stream": True}
+        request = {"model": model, "messages": list(messages), "stream": True, **more}
         reader = EventReader()
         with self._asked("POST", "/v1/chat/completions", request) as response:
             while piece := self._next(response):
@@ -109,7 +121,7 @@ class GatewayClient:
         try:
             return response.read1(65536)
         except TimeoutError:
-            raise GatewayTrouble("chat.silent", seconds=round(self._silence_seconds)) from None
+            raise GatewayTrouble("chat.silent", seconds=round(self.silence_seconds)) from None
         except (OSError, HTTPException):
             raise GatewayTrouble("chat.broken") from None
 
@@ -123,7 +135,7 @@ class GatewayClient:
                 connection.connect()
             except OSError:
                 raise GatewayTrouble("chat.not_running", url=self.url) from None
-            connection.sock.settimeout(self._silence_seconds)
+            connection.sock.settimeout(self.silence_seconds)
             # After `connection: close` from the gateway the socket belongs to the response.
             with contextlib.closing(self._send(connection, method, path, body)) as response:
                 if response.status != 200:
@@ -140,7 +152,7 @@ class GatewayClient:
             connection.request(method, self._path + path, None if body is None else json.dumps(body).encode(), headers)
             return connection.getresponse()
         except TimeoutError:
-            raise GatewayTrouble("chat.silent", seconds=round(self._silence_seconds)) from None
+            raise GatewayTrouble("chat.silent", seconds=round(self.silence_seconds)) from None
         except (OSError, HTTPException):
             raise GatewayTrouble("chat.no_gateway", url=self.url) from None
         except ValueError:

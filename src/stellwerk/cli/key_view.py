@@ -56,8 +56,10 @@ class KeyView:
         return [self._values(record) for record in self.records]
 
     def print_table(self) -> None:
-        columns = [Column(text(f"column_{name}"), wraps=name in _CHOSEN) for name in _COLUMNS]
-        rows = [self._cells(record) for record in self.records]
+        usual = {"models": model_words(None), "expires": text("never")}
+        columns = [Column(text(f"column_{name}"), wraps=name in _CHOSEN, usual=usual.get(name)) for name in _COLUMNS]
+        # The rest of a key's beginning is its id, which has a column of its own.
+        rows = [self._cells(record) | {"key": f"…{record.last_four}"} for record in self.records]
         print_table(columns, [[cells[name] for name in _COLUMNS] for cells in rows])
 
     def print_each(self) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from stellwerk.api.admin import actions
 from stellwerk.auth.keys import KeyChanges, KeyRecord, NewKey, list_keys
+from stellwerk.auth.tokens import PREFIX
 from stellwerk.auth.users import list_users
 from stellwerk.cli import arguments
 from stellwerk.cli.arguments import Limit, Models, Spending
@@ -134,7 +135,7 @@ def list_all(user: Owner = None, data: Data = None, as_json: AsJson = False) -> 
         elif records:
             view.print_table()
         else:
-            text.say("none")
+            text.say("none" if user is None else "none_of_user", user=user)
 
 
 @app.command()
@@ -228,7 +229,8 @@ def _find(connection: Connection, key: str, now: float) -> KeyRecord:
     if len(named) > 1:
         named = [record for record in named if record.state(now) != "revoked"] or named
     if not named:
-        text.fail("not_found", key=key)
+        # Who has only the key itself at hand gives that, and it must not end up in a log.
+        text.fail("not_found", key=f"{PREFIX}…" if PREFIX in key else key)
     if len(named) > 1:
         text.fail("ambiguous", key=key, ids=" ".join(record.id for record in named))
     return named[0]

@@ -142,6 +142,79 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "en": "The gateway's answer cannot be understood.",
         "de": "Die Antwort des Gateways ist nicht zu verstehen.",
     },
+    "ask.prompt": {
+        "en": "Prompt: ",
+        "de": "Prompt: ",
+    },
+    "ask.no_prompt": {
+        "en": "There is no prompt. It is an argument, standard input, or typed in.",
+        "de": "Es fehlt der Prompt: als Argument, über die Standardeingabe oder eingetippt.",
+    },
+    "ask.not_running": {
+        "en": "No gateway answers at {urls}. `stellwerk serve` starts one.",
+        "de": "Kein Gateway antwortet unter {urls}. `stellwerk serve` startet eins.",
+    },
+    "ask.too_long": {
+        "en": "The prompt is longer than {limit} MiB.",
+        "de": "Der Prompt ist länger als {limit} MiB.",
+    },
+    "ask.not_utf8": {
+        "en": "The prompt is not UTF-8 text.",
+        "de": "Der Prompt ist kein UTF-8-Text.",
+    },
+    "ask.answered": {
+        "en": "{model}, {seconds} s",
+        "de": "{model}, {seconds} s",
+    },
+    "ask.asking": {
+        "en": "Asking {model} at {url}",
+        "de": "Anfrage an {model} unter {url}",
+    },
+    "ask.instead": {
+        "en": "{wanted} is not offered here; {model} answers.",
+        "de": "{wanted} gibt es hier nicht; es antwortet {model}.",
+    },
+    "ask.unknown_model": {
+        "en": "The gateway offers no model {model}; {flag} lists all of them.",
+        "de": "Ein Modell {model} bietet das Gateway nicht an; {flag} zeigt alle.",
+    },
+    "flags.unknown": {
+        "en": "There is no flag -{name}; -h lists all of them.",
+        "de": "Einen Schalter -{name} gibt es nicht; -h zeigt alle.",
+    },
+    "flags.malformed": {
+        "en": "{argument} is no flag; -h lists all of them.",
+        "de": "{argument} ist kein Schalter; -h zeigt alle.",
+    },
+    "flags.no_value": {
+        "en": "The flag -{name} needs a value.",
+        "de": "Der Schalter -{name} braucht einen Wert.",
+    },
+    "flags.bad_value": {
+        "en": "{value} is no value for the flag -{name}.",
+        "de": "{value} ist kein Wert für den Schalter -{name}.",
+    },
+    "sigo_e.usage": {
+        "en": "sigoE asks a model of the running gateway.\n\n  sigoE [flags] [prompt]\n  command | sigoE [flags]\n",
+        "de": "sigoE fragt ein Modell des laufenden Gateways.\n\n  sigoE [Schalter] [Prompt]\n"
+        "  Befehl | sigoE [Schalter]\n",
+    },
+    "sigo_e.sessions": {
+        "en": "\nSessions in {folder}:",
+        "de": "\nSitzungen in {folder}:",
+    },
+    "sigo_rest.usage": {
+        "en": "sigoREST is `stellwerk serve` with the listener for a person's own tools.\n\n  sigoREST [flags]\n",
+        "de": "sigoREST ist `stellwerk serve` samt dem Zugang für die eigenen Werkzeuge.\n\n  sigoREST [Schalter]\n",
+    },
+    "sigo_rest.half_a_certificate": {
+        "en": "-cert and -key belong together: give both or none.",
+        "de": "-cert und -key gehören zusammen: beide angeben oder keins.",
+    },
+    "sigo_rest.no_certificate": {
+        "en": "{file} does not exist; the gateway makes a certificate of its own in its data folder.",
+        "de": "{file} gibt es nicht; das Gateway erzeugt ein eigenes Zertifikat in seinem Datenordner.",
+    },
 }
 
 PROBLEMS: Mapping[str, str] = {
@@ -179,6 +252,7 @@ PROBLEMS: Mapping[str, str] = {
     "ports_past_end": "die {slots} Engine-Plätze brauchen die Ports {first} bis {last}, Ports enden bei 65535",
     "port_taken": "der Port {port} gehört den Engine-Plätzen ({first} bis {last})",
     "not_a_network": "{network} ist weder eine Adresse noch ein Netz: 10.0.0.0/8 ist eins, 10.0.0.7/8 nicht",
+    "half_a_certificate": "Zertifikat und Schlüssel gehören zusammen: beide angeben oder keins",
     "target_past_head": "guard.target_bytes ist größer als guard.head_bytes, von dem es ein Teil ist",
     "url_scheme": "die Adresse muss mit http:// oder https:// beginnen",
     "url_host": "die Adresse nennt keinen gültigen Host oder Port",

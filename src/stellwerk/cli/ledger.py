@@ -20,6 +20,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Balances, to
 app.add_typer(prices.app, name="prices")
 
 TEXTS: Mapping[str, Mapping[str, str]] = {
+    "nothing_held": {"en": "{email} has {available}.", "de": "{email} hat {available}."},
     "balance": {
         "en": "{email} has {available}, and {held} is held for running calls.",
         "de": "{email} hat {available}; {held} sind für laufende Anfragen reserviert.",
@@ -35,16 +36,18 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "de": "Das Guthaben von {email} ist um {amount} berichtigt und beträgt jetzt {available}.",
     },
     "adds_up": {
-        "en": "Everything adds up: {accounts} accounts, {transactions} transactions with {entries} entries, "
-        "{open_holds} open holds. {sums}.",
-        "de": "Alles geht auf: {accounts} Konten, {transactions} Buchungen mit {entries} Posten, "
-        "{open_holds} offene Reservierungen. {sums}.",
+        "en": "Everything adds up.\n"
+        "Accounts: {accounts}, transactions: {transactions}, entries: {entries}, open holds: {open_holds}.\n"
+        "Balances: {sums}.",
+        "de": "Alles geht auf.\n"
+        "Konten: {accounts}, Buchungen: {transactions}, Posten: {entries}, offene Reservierungen: {open_holds}.\n"
+        "Salden: {sums}.",
     },
     "problems": {
         "en": "The accounts do not add up; problems found: {count}.",
         "de": "Die Konten gehen nicht auf; gefundene Fehler: {count}.",
     },
-    "nothing": {"en": "No money was booked yet", "de": "Noch ist kein Geld gebucht"},
+    "nothing": {"en": "none yet", "de": "noch keine"},
     "available": {"en": "available {amount}", "de": "verfügbar {amount}"},
     "held": {"en": "held {amount}", "de": "reserviert {amount}"},
     "outside": {"en": "outside {amount}", "de": "außen {amount}"},
@@ -71,6 +74,7 @@ _LINES = ("id", "at", "kind", "amount", "note", "actor", "call")
 _BALANCES = ("id", "email", "available", "held")
 _LONG = frozenset({"note", "actor", "call", "email"})
 _NUMBERS = frozenset({"id", "amount", "available", "held"})
+_OFTEN_EMPTY = frozenset({"note", "call"})
 
 Note = Annotated[str, typer.Option(help="What it is for; stays in the accounts.")]
 
@@ -96,7 +100,7 @@ def show(
         print_json(_balance_values(record, has, currency) | {"lines": [_line_values(line) for line in lines]})
         return
     words = {"available": money(has.available, currency), "held": money(has.held, currency)}
-    text.say("balance", email=record.email, **words)
+    text.say("balance" if has.held else "nothing_held", email=record.email, **words)
     if lines:
         print_table(_columns(_LINES), [_line_cells(line, currency) for line in lines])
     else:
@@ -196,7 +200,15 @@ def _report(booked: tuple[UserRecord, Balance, str], key: str, amount: int, *, a
 
 
 def _columns(names: tuple[str, ...]) -> list[Column]:
-    return [Column(text(f"column_{name}"), wraps=name in _LONG, right=name in _NUMBERS) for name in names]
+    return [
+        Column(
+            text(f"column_{name}"),
+            wraps=name in _LONG,
+            right=name in _NUMBERS,
+            usual="" if name in _OFTEN_EMPTY else None,
+        )
+        for name in names
+    ]
 
 
 def _balance_values(user: UserRecord, has: Balance, currency: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ INTERRUPTED = 130
 COMMANDS: Mapping[str, str] = {
     "serve": "stellwerk.cli.serve",
     "chat": "stellwerk.cli.chat",
+    "ask": "stellwerk.cli.ask",
     "users": "stellwerk.cli.users",
     "keys": "stellwerk.cli.keys",
     "usage": "stellwerk.cli.usage",

@@ -29,7 +29,7 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
     },
     "withdrawn": {
         "en": "The own prices of {model} end at {start}.",
-        "de": "Die eigenen Preise von {model} enden am {start}.",
+        "de": "Die eigenen Preise von {model} enden: {start}.",
     },
     "no_own": {
         "en": "{model} has no price of its own.",
@@ -80,7 +80,15 @@ def list_all(
         if as_json:
             print_json([_values(row) for row in rows])
         elif rows:
-            columns = [Column(text(f"column_{name}"), wraps=name in _LONG) for name in _COLUMNS]
+            columns = [
+                Column(
+                    text(f"column_{name}"),
+                    wraps=name in _LONG,
+                    right=name == "id",
+                    usual="" if name == "note" else None,
+                )
+                for name in _COLUMNS
+            ]
             print_table(columns, [_cells(row) for row in rows])
         else:
             text.say("none")

@@ -59,7 +59,7 @@ def serve(
     try:
         application = Application(settings, store=store, data=folder, config_file=file, environ=environ, logs=logs)
         _run(application.run(lambda name, number: _announce(name, number, folder, store.new_admin_key, chosen)))
-    except Unavailable as error:
+    except (StorageRefused, Unavailable) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(_EX_CONFIG) from None
     except OSError as error:

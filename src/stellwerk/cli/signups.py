@@ -65,7 +65,7 @@ def list_all(
         if as_json:
             print_json([_values(record) for record in records])
         elif records:
-            columns = [Column(text(f"column_{name}"), wraps=name in _LONG) for name in _COLUMNS]
+            columns = [Column(text(f"column_{name}"), wraps=name in _LONG, right=name == "id") for name in _COLUMNS]
             print_table(columns, [_cells(record) for record in records])
         else:
             text.say("none")

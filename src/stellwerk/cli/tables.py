@@ -9,7 +9,9 @@ from typing import Any, NoReturn
 import msgspec
 import typer
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +30,8 @@ class Column(msgspec.Struct, frozen=True):
     """Its cells may be long, since people chose what stands in them."""
     right: bool = False
     """Numbers end at the same place."""
+    usual: str | None = None
+    """On a terminal, whose lines are short, the column is left out when all of its cells are this."""
 
 
 class Wording:
@@ -60,15 +64,49 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
     rows = [[visible(cell) for cell in row] for row in rows]
     console = Console()
     if not console.is_terminal:
-        for cells in ([column.title for column in columns], *rows):
-            typer.echo("\t".join(cells))
+        _print_lines(columns, rows)
         return
+    shown = [
+        place
+        for place, column in enumerate(columns)
+        if column.usual is None or any(row[place] != column.usual for row in rows)
+    ]
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
-    for column in columns:
-        table.add_column(column.title, no_wrap=not column.wraps, justify="right" if column.right else "left")
+    for column in (columns[place] for place in shown):
+        table.add_column(
+            column.title,
+            no_wrap=not column.wraps,
+            min_width=cell_len(column.title),
+            justify="right" if column.right else "left",
+        )
     for row in rows:
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+        table.add_row(*(Text(row[place], overflow="fold") for place in shown))
     console.print(table)
+
+
+def print_entries(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """As `print_table`, for rows whose last cell is long: on a terminal it stands below the others."""
+    rows = [[visible(cell) for cell in row] for row in rows]
+    console = Console()
+    if not console.is_terminal:
+        _print_lines(columns, rows)
+        return
+    titles = [column.title for column in columns[:-1]]
+    widths = [max(map(cell_len, cells)) for cells in zip(titles, *(row[:-1] for row in rows), strict=True)]
+    console.print(Text(_line(titles, widths), style="bold", overflow="fold"))
+    for row in rows:
+        console.print(Text(_line(row[:-1], widths), overflow="fold"))
+        if row[-1]:
+            console.print(Padding(Text(row[-1], style="dim", overflow="fold"), (0, 0, 0, 4)))
+
+
+def _print_lines(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    for cells in ([column.title for column in columns], *rows):
+        typer.echo("\t".join(cells))
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return " ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
 def print_record(fields: Iterable[tuple[str, str]]) -> None:

@@ -22,8 +22,8 @@ app = typer.Typer(add_completion=False, help="Show calls, tokens and costs by da
 TEXTS: Mapping[str, Mapping[str, str]] = {
     "none": {"en": "No calls in that time.", "de": "Keine Anfragen in dieser Zeit."},
     "total": {
-        "en": "Together: {calls} calls, {failed} failed, {tokens} tokens, {cost}.",
-        "de": "Zusammen: {calls} Anfragen, {failed} gescheitert, {tokens} Tokens, {cost}.",
+        "en": "Together: calls {calls}, failed {failed}, tokens {tokens}, cost {cost}.",
+        "de": "Zusammen: Anfragen {calls}, gescheitert {failed}, Tokens {tokens}, Kosten {cost}.",
     },
     "cut": {
         "en": "Only the first {count} lines are shown and counted.",

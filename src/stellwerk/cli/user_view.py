@@ -65,7 +65,15 @@ class UserView:
         return [self._values(record) for record in self.records]
 
     def print_table(self) -> None:
-        columns = [Column(text(f"column_{name}"), wraps=name in _CHOSEN, right=name in _NUMBERS) for name in _COLUMNS]
+        columns = [
+            Column(
+                text(f"column_{name}"),
+                wraps=name in _CHOSEN,
+                right=name in _NUMBERS,
+                usual="" if name == "name" else None,
+            )
+            for name in _COLUMNS
+        ]
         print_table(columns, [[self._cells(record)[name] for name in _COLUMNS] for record in self.records])
 
     def fields(self, record: UserRecord) -> list[tuple[str, str]]:

@@ -25,9 +25,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make, list, 
 
 TEXTS: Mapping[str, Mapping[str, str]] = {
     "created": {
-        "en": "{email} ({tier}, {role}) is user {id}; `stellwerk keys create NAME --user {email}` makes a key.",
-        "de": "{email} ({tier}, {role}) ist Benutzer {id}; `stellwerk keys create NAME --user {email}` erzeugt "
-        "einen Schlüssel.",
+        "en": "{email} ({tier}, {role}) is user {id}.\nA key: stellwerk keys create NAME --user {id}",
+        "de": "{email} ({tier}, {role}) ist Benutzer {id}.\nEin Schlüssel: stellwerk keys create NAME --user {id}",
     },
     "none": {
         "en": "There are no users yet; `stellwerk users create EMAIL` makes one.",

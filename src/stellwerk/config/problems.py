@@ -41,6 +41,7 @@ MESSAGES: Mapping[str, str] = {
     "ports_past_end": "the {slots} engine slots need the ports {first} to {last}, and ports end at 65535",
     "port_taken": "port {port} belongs to the engine slots ({first} to {last})",
     "not_a_network": "{network} is not an address or a network: 10.0.0.0/8 is one, 10.0.0.7/8 is not",
+    "half_a_certificate": "a certificate and its key belong together: set both or none",
     "target_past_head": "guard.target_bytes is larger than guard.head_bytes, of which it is a part",
     "url_scheme": "the address must start with http:// or https://",
     "url_host": "the address names no valid host or port",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from stellwerk.config.problems import Value
-from stellwerk.config.settings import Config, Listen, Provider, PublicModel
+from stellwerk.config.settings import Config, Listen, Provider, PublicModel, SigoRest
 
 _VISIBLE = re.compile(r"[!-~]*")
 _PRINTABLE = re.compile(r"[ -~]*")
@@ -32,7 +32,8 @@ def _breach(*path: str | int, code: str, **values: Value) -> Breach:
 def breaches(config: Config, vendors: Collection[str] | None) -> Iterator[Breach]:
     """Every rule that `config` breaks, with the path of the value to change; `vendors` None does not check those."""
     yield from _listening(config.listen)
-    yield from _proxies(config.listen)
+    yield from _networks(config.listen.trusted_proxies, "listen", "trusted_proxies")
+    yield from _sigorest(config.sigorest)
     if config.guard.target_bytes > config.guard.head_bytes:
         yield _breach("guard", "target_bytes", code="target_past_head")
     yield from _ports(config)
@@ -59,12 +60,19 @@ def _listening(listen: Listen) -> Iterator[Breach]:
         yield _breach("listen", "host", code="public_bind", host=listen.host)
 
 
-def _proxies(listen: Listen) -> Iterator[Breach]:
-    for index, text in enumerate(listen.trusted_proxies):
+def _networks(texts: Collection[str], *path: str) -> Iterator[Breach]:
+    for index, text in enumerate(texts):
         try:
             ipaddress.ip_network(text)
         except ValueError:
-            yield _breach("listen", "trusted_proxies", index, code="not_a_network", network=text)
+            yield _breach(*path, index, code="not_a_network", network=text)
+
+
+def _sigorest(sigorest: SigoRest) -> Iterator[Breach]:
+    yield from _networks(sigorest.lan_networks, "sigorest", "lan_networks")
+    if (sigorest.certificate is None) is not (sigorest.certificate_key is None):
+        missing = "certificate_key" if sigorest.certificate_key is None else "certificate"
+        yield _breach("sigorest", missing, code="half_a_certificate")
 
 
 def _ports(config: Config) -> Iterator[Breach]:
@@ -83,6 +91,9 @@ def _provider(provider: Provider, *path: str) -> Iterator[Breach]:
         yield from _address(provider.base_url, *path, "base_url")
     if provider.api_key is not None and not _VISIBLE.fullmatch(provider.api_key.reveal()):
         yield _breach(*path, "api_key", code="secret_characters")
+    for index, key in enumerate(provider.api_keys):
+        if not _VISIBLE.fullmatch(key.reveal()):
+            yield _breach(*path, "api_keys", index, code="secret_characters")
     for name, value in provider.headers.items():
         if name.lower() in _OWN_HEADERS:
             yield _breach(*path, "headers", name, code="header_name")

@@ -190,6 +190,15 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     attempts: Annotated[
         int, Meta(description="Attempts for one call, over all of its targets; 1 never tries again.", ge=1, le=16)
     ] = 3
+    breaker_failures: Annotated[
+        int,
+        Meta(
+            description="Failures in a row after which a target is left alone for a while; 0 never does.", ge=0, le=1000
+        ),
+    ] = 5
+    breaker_seconds: Annotated[
+        Seconds, Meta(description="Seconds for that; then one call tries whether it answers again.")
+    ] = 30
 
 
 class Engines(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -246,6 +255,14 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             examples=["${MY_VLLM_KEY}"],
         ),
     ] = None
+    api_keys: Annotated[
+        tuple[Secret, ...],
+        Meta(
+            description="Further keys for the same upstream. When one is refused or has reached its limit, the next "
+            "one answers the same request.",
+            max_length=64,
+        ),
+    ] = ()
     models: Annotated[
         tuple[ModelName, ...],
         Meta(description="When given, only these models are offered.", max_length=1000, examples=[["my-model"]]),
@@ -271,6 +288,40 @@ class PublicModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         ),
     ]
     description: Annotated[str, Meta(description="Shown in the list of models.", max_length=2000)] = ""
+
+
+class SigoRest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    http_port: Annotated[
+        int, Meta(description="Port for programs on this machine, without TLS; 0 takes any free one.", ge=0, le=65535)
+    ] = 9080
+    lan_trust: Annotated[
+        bool,
+        Meta(
+            description="Also let every machine of lan_networks in, over TLS and without a key. Its use counts as that "
+            "of the user `local`."
+        ),
+    ] = False
+    https_port: Annotated[
+        int, Meta(description="Port for machines of lan_networks; 0 takes any free one.", ge=0, le=65535)
+    ] = 9443
+    lan_networks: Annotated[
+        tuple[Network, ...], Meta(description="Networks that lan_trust lets in.", min_length=1, max_length=64)
+    ] = ("192.168.0.0/16", "10.0.0.0/8")
+    lan_may_change_memory: Annotated[
+        bool, Meta(description="Machines of lan_networks may replace the memory block, which every call then carries.")
+    ] = False
+    certificate: Annotated[
+        FilePath | None,
+        Meta(description="Certificate chain in PEM; null makes one, with an authority of its own, in the data folder."),
+    ] = None
+    certificate_key: Annotated[FilePath | None, Meta(description="Its private key in PEM.")] = None
+
+
+class Sessions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    store: Annotated[
+        Literal["files", "database"],
+        Meta(description="Where chats with a session_id are kept: as files that you can read and remove, or as rows."),
+    ] = "files"
 
 
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -302,6 +353,16 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     engines: Annotated[Engines, Meta(description="Models that run on this machine.")] = setting(default_factory=Engines)
     discovery: Annotated[Discovery, Meta(description="What is found without being configured.")] = setting(
         default_factory=Discovery
+    )
+    compat: Annotated[
+        tuple[Literal["sigorest"], ...],
+        Meta(description="Listeners for the clients of other systems, on the ports that they know.", max_length=8),
+    ] = ()
+    sigorest: Annotated[
+        SigoRest, Meta(description="The listener for a person's own tools; opened when compat names it.")
+    ] = setting(default_factory=SigoRest)
+    sessions: Annotated[Sessions, Meta(description="Chats that remember what was said before.")] = setting(
+        default_factory=Sessions
     )
     providers: Annotated[
         Mapping[Name, Provider],

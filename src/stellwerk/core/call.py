@@ -39,5 +39,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
     wants_usage: bool = False
     """The client asked for the usage chunk at the end of the stream."""
+    attempts: int | None = None
+    """The most attempts that the client wants; None takes the configured number."""
     peer: str = ""
     """Address of the socket's other end, for logs and limits; never taken from a header."""

@@ -30,7 +30,9 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     least_input_tokens: int
     """Fewer than it can have."""
     output_tokens: int | None
-    """The most that the client lets the model write, over all choices; None when it did not say."""
+    """The most that the client lets the model write, over all answers; None when it did not say."""
+    answers: int = 1
+    """How many answers the client wants."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -48,6 +48,12 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     quantization: str | None = None
     size_bytes: int | None = None
     local: bool = False
+    shortcode: str | None = None
+    """A short name that means the same model."""
+    temperature: tuple[float, float] | None = None
+    """The least and the highest that the model takes."""
+    completion_tokens: bool = False
+    """It wants `max_completion_tokens` and refuses `max_tokens`."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,8 @@ class UpstreamAnswer(Protocol):
     status: int
     event_bytes: int
     """How long one event of a stream may be."""
+    secrets: tuple[str, ...]
+    """What the upstream was shown and may repeat when it fails; no error says it."""
 
     def header(self, name: bytes) -> bytes | None:
         """Value of a header, `name` in lower case."""

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from stellwerk.core.errors import BadRequest, GatewayError, HeaderTooLarge, TooLarge, UnsupportedMedia
-from stellwerk.http.peer import Network
+from stellwerk.core.errors import BadRequest, Forbidden, GatewayError, HeaderTooLarge, TooLarge, UnsupportedMedia
+from stellwerk.http.peer import Network, is_one_of, read_address
 
 
 class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +29,8 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Names that a Host header may carry beside addresses and `localhost`; `*` allows every name."""
     trusted_proxies: tuple[Network, ...] = ()
     """Where reverse proxies stand whose `x-forwarded-for` is believed."""
+    peers: tuple[Network, ...] | None = None
+    """Who may connect, by the address of the socket's other end alone; None: everybody."""
 
 
 SINGLE_FIELDS = frozenset(
@@ -57,6 +59,19 @@ class Guard:
         self.settings = settings
         self._names = frozenset(name.lower().rstrip(".") for name in settings.allowed_hosts)
         self._known_hosts: set[bytes] = set()
+
+    def check_peer(self, peer: str) -> None:
+        """Raises Forbidden, code `peer_not_allowed`, for a peer in none of the networks that may connect.
+
+        An IPv4 address inside IPv6 is the IPv4 address; a peer without an address, as of a UNIX socket, is in none.
+        """
+        peers = self.settings.peers
+        if peers is None:
+            return
+        # The system names the interface of a link-local address behind it; networks are about addresses.
+        address = read_address(peer.partition("%")[0])
+        if address is None or not is_one_of(address, peers):
+            raise Forbidden("This listener does not serve your address.", code="peer_not_allowed")
 
     def check_head(self, target: bytes, version: str, headers: Mapping[bytes, bytes], fields: int) -> None:
         """Raises the error that a request with this head deserves; `fields` counts its header lines."""

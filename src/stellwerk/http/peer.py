@@ -16,7 +16,7 @@ def client_address(peer: str, forwarded: bytes | None, trusted: tuple[Network, .
     client's. Whatever stands before it the client may have invented. "" when a believed proxy names no address.
     """
     address = read_address(peer)
-    if address is None or not _is_one_of(address, trusted) or forwarded is None:
+    if address is None or not is_one_of(address, trusted) or forwarded is None:
         return peer
     hops = forwarded[-_MOST_BYTES:].decode("latin-1").split(",")
     if len(forwarded) > _MOST_BYTES:
@@ -27,7 +27,7 @@ def client_address(peer: str, forwarded: bytes | None, trusted: tuple[Network, .
         if found is None:
             return ""
         address = found
-        if not _is_one_of(address, trusted):
+        if not is_one_of(address, trusted):
             break
     return str(address)
 
@@ -48,5 +48,6 @@ def read_address(text: str) -> IPv4Address | IPv6Address | None:
     return address
 
 
-def _is_one_of(address: IPv4Address | IPv6Address, networks: tuple[Network, ...]) -> bool:
+def is_one_of(address: IPv4Address | IPv6Address, networks: tuple[Network, ...]) -> bool:
+    """Whether the address lies in one of the networks."""
     return any(address.version == network.version and address in network for network in networks)

@@ -6,11 +6,10 @@ the ASGI application. The connection comes back afterwards, so a client may mix 
 """
 
 import asyncio
-from collections.abc import Callable, MutableSet
+from collections.abc import MutableSet
 from typing import Any, cast
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from stellwerk.core.errors import (
@@ -22,8 +21,9 @@ from stellwerk.core.errors import (
     Unavailable,
 )
 from stellwerk.http.exchange import Flow
-from stellwerk.http.guard import check_path, join_fields
+from stellwerk.http.guard import GuardSettings, check_path, join_fields
 from stellwerk.http.listener import Listener
+from stellwerk.http.passed_requests import PassedRequests
 from stellwerk.http.peer import client_address
 from stellwerk.http.request_parser import InvalidRequest, RequestParser
 from stellwerk.http.router import Handler
@@ -34,25 +34,6 @@ _MOST_WAITING = 64 * 1024
 """Bytes of a following request that are taken while one is being answered; then the socket is not read."""
 _LINGER_SECONDS = 5.0
 _MOST_LINGERING = 64 * 1024 * 1024
-
-
-class _PassedRequests(HttpToolsProtocol):
-    """uvicorn's own protocol, behind our guard: it sees whole heads only and reports when it has answered."""
-
-    answered: Callable[[], None]
-    cycle: Any
-    """None before the first request."""
-
-    def on_message_begin(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
-            # Heads are passed one at a time: this one was hidden behind a chunked body and has not met the guard.
-            self.transport.abort()
-        super().on_message_begin()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._unset_keepalive_if_required()
-        self.answered()
 
 
 class ServerProtocol(asyncio.Protocol):
@@ -74,6 +55,8 @@ class ServerProtocol(asyncio.Protocol):
         self.guard = listener.guard
         self.transport: asyncio.Transport
         self.peer = ""
+        self._admitted_by: GuardSettings | None = None
+        """The settings under which the peer may be here; they can be replaced while the connection stays."""
         self.keep_alive = True
         self.version = "1.1"
         self._parser = RequestParser()
@@ -87,7 +70,7 @@ class ServerProtocol(asyncio.Protocol):
         self._exchange: ServerExchange | None = None
         self._handler: Handler | None = None
         self._task: asyncio.Task[None] | None = None
-        self._passed: _PassedRequests | None = None
+        self._passed: PassedRequests | None = None
         self._source: Flow | None = None
         self._deadline = _NEVER
         self._head_begun = False
@@ -144,6 +127,8 @@ class ServerProtocol(asyncio.Protocol):
     # --- reading a head
 
     def _read_head(self, data: bytes) -> None:
+        if self._admitted_by is not self.guard.settings and not self._admit(data):
+            return
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
@@ -165,9 +150,20 @@ class ServerProtocol(asyncio.Protocol):
         try:
             self._take_head(head, data[end:])
         except GatewayError as error:
-            self._refuse(error)
+            self._refuse(error, without_body=head.startswith(b"HEAD "))
         except InvalidRequest:
             self._refuse(BadRequest("Invalid HTTP request.", code="invalid_http"))
+
+    def _admit(self, data: bytes) -> bool:
+        """Asked with the first bytes, not before: to some clients an answer before their question is a broken line."""
+        try:
+            self.guard.check_peer(self.peer)
+        except GatewayError as error:
+            self._parser.restart()
+            self._refuse(error, without_body=data.startswith(b"HEAD "))
+            return False
+        self._admitted_by = self.guard.settings
+        return True
 
     def _take_head(self, head: bytes, rest: bytes) -> None:
         self._head_begun = False
@@ -299,7 +295,7 @@ class ServerProtocol(asyncio.Protocol):
         self.guard.check_body(headers)
         passed = self._passed
         if passed is None:
-            passed = _PassedRequests(*self._uvicorn)
+            passed = PassedRequests(*self._uvicorn)
             passed.answered = self.answered
             passed.connection_made(self.transport)
             self._open.discard(passed)
@@ -336,8 +332,8 @@ class ServerProtocol(asyncio.Protocol):
 
     # --- endings
 
-    def _refuse(self, error: GatewayError) -> None:
-        """Answers a request that never became a call, and closes.
+    def _refuse(self, error: GatewayError, *, without_body: bool = False) -> None:
+        """Answers a request that never became a call, and closes. `without_body` is for HEAD, which never has one.
 
         What the client still sends is read and dropped for a while: closing at once would reset the connection, and
         a reset destroys the answer before the client has read it.
@@ -348,7 +344,7 @@ class ServerProtocol(asyncio.Protocol):
         path = self._parser.target.partition(b"?")[0].decode("latin-1")
         status, headers, body = self.listener.render_error(error, path)
         lines = self.listener.date + b"content-length: %d\r\nconnection: close\r\n" % len(body)
-        self.transport.write(write_head(status, headers, lines) + body)
+        self.transport.write(write_head(status, headers, lines) + (b"" if without_body else body))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._read = self._drop

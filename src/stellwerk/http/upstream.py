@@ -48,6 +48,7 @@ class Answer:
         "_size",
         "_waiter",
         "event_bytes",
+        "secrets",
         "silent",
         "status",
     )
@@ -65,6 +66,7 @@ class Answer:
         self._closed: Callable[[], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.event_bytes = settings.event_bytes
+        self.secrets: tuple[str, ...] = ()
         self.status = 0
         """0 until the head is complete."""
         self.silent = 0.0

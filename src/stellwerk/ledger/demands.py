@@ -23,12 +23,12 @@ def make_demand(
     principal = call.principal
     if not principal.is_charged:
         return None
-    output = estimate.output_tokens
-    expected = _dearest(prices, estimate.input_tokens, assumed_output_tokens if output is None else output)
+    output, answers = estimate.output_tokens, estimate.answers
+    expected = _dearest(prices, estimate.input_tokens, assumed_output_tokens * answers if output is None else output)
     if expected <= 0:
         return None
     # Who has nothing at all must not be served because the least rounds to nothing.
-    least = max(1, _dearest(prices, estimate.least_input_tokens, 1 if output is None else output))
+    least = max(1, _dearest(prices, estimate.least_input_tokens, answers if output is None else output))
     return Demand(
         hold_id=secrets.token_hex(16),
         owner=owner,

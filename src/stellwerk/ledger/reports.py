@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeAlias
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Integer, cast, func, select
+from sqlalchemy import ColumnElement, Connection, Integer, cast, func, literal, select
 from sqlalchemy.sql.selectable import Select
 
 from stellwerk.ledger.calls import calls
+from stellwerk.ledger.holds import ESTIMATED, holds
 
 MAX_RECENT = 200_000
 _MICRO = 1_000_000
@@ -167,18 +168,30 @@ def last_used(connection: Connection, key_ids: Iterable[str]) -> dict[str, float
 
 
 def recent_calls(connection: Connection, since: float) -> list[RecentCall]:
-    """The calls since then that were let through, newest first, MAX_RECENT at most."""
+    """The calls since then that were let through, newest first, MAX_RECENT at most.
+
+    Also those that were paid for and ran when their process was killed, of which only the hold is left: otherwise a
+    kill would give back what they took. Their model is not known any more.
+    """
+    cut = (
+        select(holds.c.key_id, holds.c.user_id, literal(""), holds.c.at, literal(0))
+        .where(holds.c.at >= since, holds.c.state == ESTIMATED)
+        .order_by(holds.c.at.desc())
+        .limit(MAX_RECENT)
+    )
     tokens = func.coalesce(calls.c.input_tokens, 0) + func.coalesce(calls.c.output_tokens, 0)
-    query = (
+    ended = (
         select(calls.c.key_id, calls.c.user_id, calls.c.model, calls.c.at, tokens)
         .where(calls.c.at >= since, calls.c.attempts > 0)
         .order_by(calls.c.at.desc())
         .limit(MAX_RECENT)
     )
-    return [
+    found = [
         RecentCall(key_id=key_id, user_id=user_id, model=model, at=at, tokens=used)
+        for query in (cut, ended)
         for key_id, user_id, model, at, used in connection.execute(query)
     ]
+    return sorted(found, key=lambda call: call.at, reverse=True)[:MAX_RECENT]
 
 
 def usage_query(

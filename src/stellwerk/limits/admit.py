@@ -152,6 +152,9 @@ class Limits:
         if not limit:
             return RateStatus(limit=None, remaining=None, resets_in=0.0)
         counter, now = self._callers.by_user.get(principal.user_id), self.now()
+        if counter is not None:
+            # Calls of an earlier process are counted before anybody has told the counter its limits.
+            counter.set_allowance(allowance, now)
         left, whole = limit, 0
         if counter is not None and counter.requests is not None:
             left = max(0, limit - counter.requests.used(now))
@@ -185,9 +188,13 @@ class Limits:
         return caller
 
     def _model_counters(self, call: Call, settings: LimitSettings, canonical: str | None) -> Sequence[Counter]:
-        """An alias may have limits of its own, beside those of the model that it stands for."""
+        """An alias may have limits of its own, beside those of the model that it stands for.
+
+        Limits of a bare name are those of every `provider/name`: else the longer name would be a way around them.
+        """
         found = []
-        for name in (call.model,) if canonical is None or canonical == call.model else (call.model, canonical):
+        names = (call.model,) if canonical is None else (call.model, canonical, canonical.partition("/")[2])
+        for name in dict.fromkeys(names):
             allowance = settings.models.get(name)
             if allowance is not None:
                 now = self.now()
@@ -202,7 +209,9 @@ class Limits:
         at = self._monotonic()
         now = int(at * 1e9)
         output = estimate.output_tokens
-        tokens = max(1, estimate.input_tokens + (settings.assumed_output_tokens if output is None else output))
+        if output is None:
+            output = settings.assumed_output_tokens * estimate.answers
+        tokens = max(1, estimate.input_tokens + output)
         pause, tightest = 0, limiting[0]
         for counter in limiting:
             needed = counter.wait(now, tokens)

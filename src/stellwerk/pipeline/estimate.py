@@ -9,7 +9,9 @@ from stellwerk.core.call import Call, Operation
 from stellwerk.core.outcome import Estimate
 
 _CHAT, _COMPLETION, _EMBEDDING = Operation.CHAT, Operation.COMPLETION, Operation.EMBEDDING
-_BESIDE_THE_PROMPT = ("tools", "functions", "response_format", "suffix")
+_NEVER_READ = frozenset({"logit_bias", "metadata"})
+_LONG = 64
+"""Bytes from which a field beside the prompt counts: upstreams read tools, documents and more from such."""
 
 _LEAST_BYTES, _MOST_BYTES = 3, 12
 """Bytes a token: Latin scripts and code take 3 to 5, of spaces and long words a single token takes many."""
@@ -40,21 +42,22 @@ def estimate(call: Call) -> Estimate:
     """Bounds of the tokens of a call whose body has been checked; pure, and linear in the body's length."""
     fields = call.fields
     operation = call.operation
+    main = "messages" if operation is _CHAT else "prompt" if operation is _COMPLETION else "input"
+    prompt = bytes(fields.get(main, b""))
     if operation is _CHAT:
-        prompt = bytes(fields.get("messages", b""))
         most, least = _count_text(prompt)
     else:
-        prompt = bytes(fields.get("prompt" if operation is _COMPLETION else "input", b""))
         most, least = _count_list(prompt) if prompt.startswith(b"[") else _count_text(prompt)
-    for name in _BESIDE_THE_PROMPT:
-        if name in fields:
-            most += _weigh(bytes(fields[name]))[1]
+    for name, value in fields.items():
+        if name != main and name not in _NEVER_READ and len(text := bytes(value)) > _LONG:
+            most += _weigh(text)[1]
     if operation is _EMBEDDING:
         return Estimate(input_tokens=most, least_input_tokens=least, output_tokens=0)
-    output = _output_tokens(fields)
-    if output and operation is _COMPLETION:
-        output *= _count_prompts(prompt)
-    return Estimate(input_tokens=most, least_input_tokens=least, output_tokens=output)
+    limit, answers = _output_limit(fields), _count_choices(fields)
+    if operation is _COMPLETION:
+        answers *= _count_prompts(prompt)
+    output = None if limit is None else limit * answers
+    return Estimate(input_tokens=most, least_input_tokens=least, output_tokens=output, answers=answers)
 
 
 def _count_list(prompt: bytes) -> tuple[int, int]:
@@ -137,21 +140,26 @@ def _is_media(prompt: bytes, begin: int, end: int) -> bool:
     return not prompt[start:end].translate(None, _BASE64)
 
 
-def _output_tokens(fields: Mapping[str, msgspec.Raw]) -> int | None:
+def _output_limit(fields: Mapping[str, msgspec.Raw]) -> int | None:
+    """The most tokens of one answer."""
     limit = None
-    # Which of two limits an upstream obeys is its own affair.
-    for name in ("max_completion_tokens", "max_tokens"):
-        if name in fields:
+    # Which of several limits an upstream obeys is its own affair; llama.cpp obeys its own name first.
+    for name in ("max_completion_tokens", "max_tokens", "n_predict"):
+        if name in fields and bytes(fields[name]) != b"null":
             given = _whole(fields[name])
-            if given is not None and (limit is None or given > limit):
-                limit = given
-    if limit is None:
-        return None
+            # A limit of 0, or none that we understand, may be no limit at all for whoever reads it.
+            if not given:
+                return None
+            limit = given if limit is None else max(limit, given)
+    return limit
+
+
+def _count_choices(fields: Mapping[str, msgspec.Raw]) -> int:
     choices = 1
     for name in ("n", "best_of"):
         if name in fields:
             choices = max(choices, _whole(fields[name]) or 1)
-    return limit * choices
+    return choices
 
 
 def _whole(value: msgspec.Raw) -> int | None:

@@ -65,7 +65,7 @@ class Gateway:
 
     @property
     def in_flight(self) -> int:
-        """Calls that are being answered."""
+        """Calls that are being answered, or wait for money."""
         return len(self._running)
 
     def cut(self, may_go_on: Callable[[Principal], bool]) -> int:
@@ -89,9 +89,14 @@ class Gateway:
         default_price = None if principal.tier is Tier.ADMIN else self.default_price
         permit = self._admit(call, likely, plan.stands_for or plan.name)
         meter = CallMeter(call, self._clock, likely, default_price)
-        if principal.is_charged:
-            meter.hold = await self._set_aside(call, plan, likely, default_price, permit)
+        # Before the wait for money: who is shut out meanwhile must not begin when it comes.
         self._running[meter] = principal, asyncio.current_task()
+        if principal.is_charged:
+            try:
+                meter.hold = await self._set_aside(call, plan, likely, default_price, permit)
+            except BaseException:
+                del self._running[meter]
+                raise
         try:
             reply.admit(permit.headers)
             await self._dispatch.run(call, plan, reply, meter)

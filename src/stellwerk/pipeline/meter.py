@@ -69,6 +69,11 @@ class CallMeter:
             self.status = status
             self.error = code
 
+    @property
+    def was_cut_uncounted(self) -> bool:
+        """The upstream had counted the prompt only, as some do in their first event, when the call failed."""
+        return self.error is not None and self.usage is not None and not self.usage.output_tokens
+
     def own_count(self) -> Usage | None:
         """What the call used up as far as we can tell; None when the client was given nothing.
 

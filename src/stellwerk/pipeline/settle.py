@@ -20,9 +20,8 @@ class Settle:
 
     def __call__(self, meter: CallMeter) -> Outcome:
         usage, estimated = meter.usage, False
-        if usage is None:
-            usage = meter.own_count()
-            estimated = usage is not None
+        if (usage is None or meter.was_cut_uncounted) and (own := meter.own_count()) is not None:
+            usage, estimated = own, True
         price = meter.price
         cost = self._cost(price, usage) if price is not None and usage is not None else None
         if meter.hold is not None:

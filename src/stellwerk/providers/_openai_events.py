@@ -1,6 +1,6 @@
 """Reads OpenAI's chat answers, whole or streamed, into events."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import msgspec
 
@@ -37,13 +37,13 @@ class _Chunk(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Chunk).decode
 
 
-def _read(data: bytes) -> Iterator[Event]:
+def _read(data: bytes, secrets: Sequence[str]) -> Iterator[Event]:
     try:
         chunk = _decode(data)
     except (ValueError, RecursionError):
         raise UpstreamBroken("The upstream's answer cannot be read.", may_fall_back=True) from None
     if bytes(chunk.error) != b"null":
-        raise stream_error(chunk.error)
+        raise stream_error(chunk.error, secrets)
     for choice in chunk.choices or ():
         piece = choice.delta or choice.message
         text = (piece.content or piece.refusal) if piece is not None else None
@@ -56,14 +56,15 @@ def _read(data: bytes) -> Iterator[Event]:
         yield Used(usage=usage)
 
 
-def stream_error(raw: bytes | msgspec.Raw) -> UpstreamError:
-    """The error for an `error` object inside an answer that began as a success."""
+def stream_error(raw: bytes | msgspec.Raw, secrets: Sequence[str] = ()) -> UpstreamError:
+    """The error for an `error` object inside an answer that began as a success; `secrets` do not stand in it."""
     try:
         error = msgspec.json.decode(raw)
     except (ValueError, RecursionError):
         error = None
     message = error.get("message") if isinstance(error, dict) else error
-    return UpstreamError(clean_message(message) or "The upstream failed while it answered.", may_fall_back=True)
+    said = clean_message(message, secrets)
+    return UpstreamError(said or "The upstream failed while it answered.", may_fall_back=True)
 
 
 async def read_stream(answer: UpstreamAnswer) -> AsyncIterator[Event]:
@@ -77,7 +78,7 @@ async def read_stream(answer: UpstreamAnswer) -> AsyncIterator[Event]:
                 continue
             if text == b"[DONE]":
                 return
-            for piece in _read(text):
+            for piece in _read(text, answer.secrets):
                 finished = finished or isinstance(piece, Finished)
                 yield piece
     if not finished:
@@ -92,7 +93,7 @@ async def read_events(answer: UpstreamAnswer, wire: Wire, *, stream: bool) -> As
         async for event in read_stream(answer):
             yield event
     else:
-        events = list(_read(await answer.read()))
+        events = list(_read(await answer.read(), answer.secrets))
         if not any(isinstance(event, Text | Finished) for event in events):
             raise UpstreamBroken("The upstream's answer cannot be read.", may_fall_back=True)
         for event in events:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -23,6 +24,9 @@ from stellwerk.core.errors import (
 
 _LONGEST_MESSAGE = 2000
 _SHORTEST_WAIT, _LONGEST_WAIT = 1.0, 600.0
+_SHORTEST_SECRET = 8
+_CONCEALED = "********"
+"""Long enough for the pattern of keys to find it behind its scheme."""
 # What vendors' keys begin with; Google's and keys without a mark are long runs of letters and digits.
 _KEY = re.compile(
     r"(?i)(?:bearer\s+|\b(?:sk|gsk|xai|pk|key|hf|nvapi)[-_])[\w*.-]{4,}|\bAIza[\w-]{4,}|\b[a-z0-9]{32,}\b"
@@ -40,9 +44,14 @@ class _Body(msgspec.Struct):
     detail: Any = None
 
 
-def read_refusal(status: int, body: bytes, retry_after: bytes | None, now: float) -> GatewayError:
-    """The error for an upstream's answer with `status` >= 300; `now` in Unix seconds reads an absolute Retry-After."""
-    message, code, param = _read_error(body)
+def read_refusal(
+    status: int, body: bytes, retry_after: bytes | None, now: float, secrets: Sequence[str] = ()
+) -> GatewayError:
+    """The error for an upstream's answer with `status` >= 300; `now` in Unix seconds reads an absolute Retry-After.
+
+    `secrets` is what the upstream was shown: it stands in no error, however it looks.
+    """
+    message, code, param = _read_error(body, secrets)
     wait = parse_retry_after(retry_after, now)
     if status == 429:
         return RateLimited(
@@ -88,7 +97,7 @@ def read_refusal(status: int, body: bytes, retry_after: bytes | None, now: float
     return UpstreamError(f"The upstream failed with status {status}.", may_fall_back=True)
 
 
-def _read_error(body: bytes) -> tuple[str | None, str | None, str | None]:
+def _read_error(body: bytes, secrets: Sequence[str]) -> tuple[str | None, str | None, str | None]:
     """Message, code and param of an error body in one of the usual JSON shapes; anything else is not repeated."""
     try:
         parsed = msgspec.json.decode(body[:65536], type=_Body | list[_Body])
@@ -100,30 +109,47 @@ def _read_error(body: bytes) -> tuple[str | None, str | None, str | None]:
     error = parsed.error
     if isinstance(error, dict):
         kind = error.get("type")
-        code = _word(_CODE, error.get("code")) or (_CODES.get(kind) if isinstance(kind, str) else None)
-        return clean_message(error.get("message")), code, _word(_PARAM, error.get("param"))
+        code = _word(_CODE, error.get("code"), secrets) or (_CODES.get(kind) if isinstance(kind, str) else None)
+        return clean_message(error.get("message"), secrets), code, _word(_PARAM, error.get("param"), secrets)
     for text in (error, parsed.message, parsed.detail):
         if isinstance(text, str):
-            return clean_message(text), None, None
+            return clean_message(text, secrets), None, None
     return None, None, None
 
 
-def _word(pattern: re.Pattern[str], value: object) -> str | None:
+def _word(pattern: re.Pattern[str], value: object, secrets: Sequence[str]) -> str | None:
     """`value` when it is a word as codes and fields are; whatever else stands there may hold anything."""
-    return value if isinstance(value, str) and pattern.fullmatch(value) and not _KEY.search(value) else None
+    if not isinstance(value, str) or pattern.fullmatch(value) is None or _KEY.search(value) is not None:
+        return None
+    return value if _conceal(value, secrets) == value else None
 
 
-def clean_message(text: object) -> str | None:
+def _conceal(text: str, secrets: Sequence[str]) -> str:
+    for secret in secrets:
+        # A shorter one is a word such as `ollama`, which servers that check no key are given.
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, _CONCEALED)
+    return text
+
+
+def clean_message(text: object, secrets: Sequence[str] = ()) -> str | None:
     """An upstream's words without keys, addresses and control characters, cut to a bearable length."""
     if not isinstance(text, str) or not text.strip():
         return None
-    text = _UNPRINTABLE.sub(" ", text[: 2 * _LONGEST_MESSAGE])
-    text = _URL.sub("…", _KEY.sub("***", text))
+    # Before it is cut: a half of a secret would not be found.
+    text = _UNPRINTABLE.sub(" ", _conceal(text, secrets)[: 2 * _LONGEST_MESSAGE])
+    text = _URL.sub("…", _KEY.sub("***", text).replace(_CONCEALED, "***"))
     return text[:_LONGEST_MESSAGE].strip() or None
 
 
 def parse_retry_after(value: bytes | None, now: float) -> float | None:
     """Seconds from a Retry-After header (RFC 9110, 10.2.3), within bounds; None when there is none that makes sense."""
+    seconds = read_seconds(value, now)
+    return None if seconds is None else min(max(seconds, _SHORTEST_WAIT), _LONGEST_WAIT)
+
+
+def read_seconds(value: bytes | None, now: float) -> float | None:
+    """The same without bounds."""
     if value is None:
         return None
     text = value.decode("latin-1").strip()
@@ -134,6 +160,4 @@ def parse_retry_after(value: bytes | None, now: float) -> float | None:
             seconds = parsedate_to_datetime(text).timestamp() - now
         except (ValueError, OverflowError, OSError):
             return None
-    if math.isnan(seconds):
-        return None
-    return min(max(seconds, _SHORTEST_WAIT), _LONGEST_WAIT)
+    return None if math.isnan(seconds) else seconds

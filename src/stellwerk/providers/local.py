@@ -17,12 +17,23 @@ from stellwerk.providers._openai_events import read_events
 from stellwerk.providers.openai_compatible import OpenAICompatible, ProviderSettings
 
 _ENGINE_ONLY = frozenset(
-    {"chat_template", "chat_template_file", "id_slot", "lora", "n_discard", "n_keep", "slot_id", "t_max_predict_ms"}
+    {
+        "chat_template",
+        "chat_template_file",
+        "id_slot",
+        "lora",
+        "n_cmpl",
+        "n_discard",
+        "n_keep",
+        "slot_id",
+        "t_max_predict_ms",
+    }
 )
 """Fields that reach into the engine itself: its templates, its slots, its memory."""
 _MEDIA = {"image": b'"image_url"', "audio": b'"input_audio"'}
 """Modality and the type of the message part that needs it."""
 _ATTEMPTS = 2
+_read_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class Local:
@@ -76,7 +87,7 @@ class Local:
             return known[1]
         origin = Origin(scheme="http", host=address.host, port=address.port)
         settings = ProviderSettings(
-            name=self.name, base_url=f"http://{origin.authority}/v1", key=Secret(address.key), local=True
+            name=self.name, base_url=f"http://{origin.authority}/v1", keys=(Secret(address.key),), local=True
         )
         speaker = OpenAICompatible(settings, self._open_pool(origin), self._clock)
         self._speakers[address.port] = (address, speaker)
@@ -102,6 +113,9 @@ def check_fields(fields: Mapping[str, msgspec.Raw]) -> None:
 
     An engine fetches image addresses by itself and would reach whatever this machine reaches.
     """
+    if is_batch(bytes(fields.get("prompt", b""))):
+        # The engine answers each of them and counts the first.
+        raise BadRequest("A local model takes one prompt in a request.", param="prompt", code="unsupported_parameter")
     for name in _ENGINE_ONLY.intersection(fields):
         raise BadRequest(f"'{name}' cannot be set for a local model.", param=name, code="unsupported_parameter")
     if "dimensions" in fields and bytes(fields["dimensions"]) != b"null":
@@ -117,6 +131,14 @@ def check_fields(fields: Mapping[str, msgspec.Raw]) -> None:
             _check_links(msgspec.json.decode(messages))
         except (ValueError, RecursionError):
             raise BadRequest("'messages' holds text that cannot be read.", param="messages") from None
+
+
+def is_batch(prompt: bytes) -> bool:
+    """Whether the field holds several prompts: a list of texts or of lists, where numbers alone are one prompt."""
+    if not prompt.startswith(b"["):
+        return False
+    parts = _read_list(prompt)
+    return len(parts) > 1 and any(bytes(part)[:1] not in b"-0123456789" for part in parts)
 
 
 def needs_abilities(fields: Mapping[str, msgspec.Raw]) -> bool:

@@ -1,8 +1,9 @@
 """What an Ollama offers: its own API knows more about the models than its OpenAI-compatible one does."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
+from itertools import count
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
@@ -87,7 +88,8 @@ class Ollama:
         facts = [task.result() for task in tasks]
         # Rebuilt from what is installed now, so that it never outgrows the list.
         self._facts = {tag.digest: fact for tag, fact in zip(tags, facts, strict=True) if fact and tag.digest}
-        return [_model(self.name, tag, fact) for tag, fact in zip(tags, facts, strict=True)]
+        shortcodes = ollama_shortcodes(tag.name for tag in tags)
+        return [_model(self.name, tag, fact, shortcodes[tag.name]) for tag, fact in zip(tags, facts, strict=True)]
 
     async def _learn(self, tag: _Tag, questions: asyncio.Semaphore) -> _Facts | None:
         known = self._facts.get(tag.digest)
@@ -127,6 +129,38 @@ def ollama_address(environment: Mapping[str, str]) -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+def ollama_shortcode(tag: str) -> str:
+    """The short name of one model: `gemma3:4b` is `ollama-gemma3-4b`, `qwen3:latest` is `ollama-qwen3`."""
+    return "ollama-" + tag.removesuffix(":latest").replace(":", "-")
+
+
+def ollama_shortcodes(tags: Iterable[str]) -> Mapping[str, str]:
+    """Short names by tag, no two alike in any case, and the same for the same tags in whatever order.
+
+    Of several that would have the same, the first in the alphabet has it and the others have longer ones.
+    """
+    ordered = sorted(set(tags))
+    chosen: dict[str, str] = {}
+    taken: set[str] = set()
+    for tag in ordered:
+        shortcode = ollama_shortcode(tag)
+        if shortcode.casefold() not in taken:
+            chosen[tag] = shortcode
+            taken.add(shortcode.casefold())
+    for tag in ordered:
+        if tag not in chosen:
+            chosen[tag] = next(form for form in _longer_shortcodes(tag) if form.casefold() not in taken)
+            taken.add(chosen[tag].casefold())
+    return chosen
+
+
+def _longer_shortcodes(tag: str) -> Iterable[str]:
+    whole = "ollama-" + tag.replace(":", "-")
+    yield whole
+    for number in count(2):
+        yield f"{whole}-{number}"
+
+
 def _facts(shown: _Shown) -> _Facts:
     info = shown.model_info or {}
     capabilities = None if shown.capabilities is None else frozenset(shown.capabilities)
@@ -148,7 +182,7 @@ def _context_length(info: Mapping[str, Any], parameters: str) -> int | None:
     return min(lengths, default=None)
 
 
-def _model(provider: str, tag: _Tag, facts: _Facts | None) -> Model:
+def _model(provider: str, tag: _Tag, facts: _Facts | None, shortcode: str) -> Model:
     details = tag.details or _Details()
     capabilities = facts.capabilities if facts else None
     if capabilities is None and tag.capabilities is not None:
@@ -168,6 +202,7 @@ def _model(provider: str, tag: _Tag, facts: _Facts | None) -> Model:
         quantization=details.quantization_level or None,
         size_bytes=tag.size if local else None,
         local=local,
+        shortcode=shortcode,
     )
 
 

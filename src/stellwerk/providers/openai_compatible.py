@@ -1,6 +1,8 @@
 """Upstreams that speak OpenAI's API: most vendors, vLLM, llama-server, LM Studio, and Ollama under /v1."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import logging
+import math
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -8,14 +10,17 @@ import msgspec
 from stellwerk import __version__
 from stellwerk.core.call import Call, Operation, Wire
 from stellwerk.core.clock import Clock
-from stellwerk.core.errors import UpstreamBroken, UpstreamError
+from stellwerk.core.errors import GatewayError, RateLimited, UpstreamBroken, UpstreamError
 from stellwerk.core.events import Event
 from stellwerk.core.plan import Model, Target
 from stellwerk.core.ports import UpstreamAnswer
 from stellwerk.core.secrets import Secret
 from stellwerk.http.pool import Pool, parse_base_url
+from stellwerk.http.upstream import Answer
+from stellwerk.providers._key_refusals import Refusal, RefusalKind, read_key_refusal
 from stellwerk.providers._openai_events import read_events
 from stellwerk.providers._refusals import read_refusal
+from stellwerk.providers.key_ring import KeyStatus, UpstreamKeys
 
 _PATHS = {
     Wire.OPENAI_CHAT: "/chat/completions",
@@ -24,6 +29,7 @@ _PATHS = {
 }
 _MOST_MODELS = 20_000
 _DISCOVERY_SECONDS = 15.0
+_log = logging.getLogger("stellwerk.providers")
 _encode = msgspec.json.Encoder().encode
 _decode_options = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -33,7 +39,8 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     base_url: str
-    key: Secret | None = None
+    keys: tuple[Secret, ...] = ()
+    """None sends no credential; of several, the next one is used when one is refused."""
     headers: tuple[tuple[str, str], ...] = ()
     owned_by: str = ""
     local: bool = False
@@ -72,9 +79,17 @@ class OpenAICompatible:
         self._pool = pool
         self._clock = clock
         self._path = parse_base_url(settings.base_url)[1]
-        self._heads = {wire: self._head("POST", path) for wire, path in _PATHS.items()}
+        shown = [value for _, value in settings.headers]
+        shown += [key.reveal() for key in settings.keys]
+        self._secrets = tuple(sorted(shown, key=len, reverse=True))
+        self._keys = UpstreamKeys(settings.keys, clock) if len(settings.keys) > 1 else None
+        self._heads = {wire: self._all_heads("POST", path) for wire, path in _PATHS.items()}
 
-    def _head(self, method: str, path: str) -> bytes:
+    def _all_heads(self, method: str, path: str) -> tuple[bytes, ...]:
+        """One for each key."""
+        return tuple(self._head(method, path, key) for key in self._settings.keys or (None,))
+
+    def _head(self, method: str, path: str, key: Secret | None) -> bytes:
         settings = self._settings
         lines = [
             f"{method} {self._path}{path} HTTP/1.1",
@@ -83,8 +98,8 @@ class OpenAICompatible:
             "accept: application/json, text/event-stream",
             "accept-encoding: identity",
         ]
-        if settings.key is not None:
-            lines.append(f"authorization: Bearer {settings.key.reveal()}")
+        if key is not None:
+            lines.append(f"authorization: Bearer {key.reveal()}")
         lines += [f"{name}: {value}" for name, value in settings.headers]
         if method == "POST":
             lines += ["content-type: application/json", "content-length: "]
@@ -101,11 +116,69 @@ class OpenAICompatible:
 
     async def send(self, call: Call, target: Target, wire: Wire, fields: Mapping[str, msgspec.Raw]) -> UpstreamAnswer:
         body = self.write_body(call, target, fields)
-        answer = await self._pool.send(b"%b%d\r\n\r\n%b" % (self._heads[wire], len(body), body), call.deadline)
+        heads = self._heads[wire]
+
+        def write(key: int) -> bytes:
+            return b"%b%d\r\n\r\n%b" % (heads[key], len(body), body)
+
+        if self._keys is not None:
+            return await self._ask_with_keys(self._keys, write, call.deadline, target.model)
+        return await self._ask(write(0), call.deadline)
+
+    async def _ask(self, request: bytes, deadline: float) -> Answer:
+        answer = await self._pool.send(request, deadline)
+        answer.secrets = self._secrets
         status = answer.status
         if status < 200 or status >= 300:
-            raise await refuse(answer, self._clock.now())
+            raise _error_of(answer, await _read_body(answer), self._clock.now())
         return answer
+
+    async def _ask_with_keys(
+        self, keys: UpstreamKeys, write: Callable[[int], bytes], deadline: float, model: str = ""
+    ) -> Answer:
+        """Sends what `write` makes for one key after another until one is taken, each of them once at the most."""
+        tried: set[int] = set()
+        error: GatewayError | None = None
+        while (index := keys.pick(model, without=tried)) is not None:
+            answer = await self._pool.send(write(index), deadline)
+            answer.secrets = self._secrets
+            status = answer.status
+            if 200 <= status < 300:
+                keys.succeeded(index)
+                return answer
+            body, now = await _read_body(answer), self._clock.now()
+            error = _error_of(answer, body, now)
+            refusal = read_key_refusal(status, body, answer.header, now)
+            if refusal is None:
+                raise error
+            if keys.refused(index, refusal, model):
+                self._report(index, refusal)
+            tried.add(index)
+        wait = keys.earliest(model)
+        if error is None or 0 < wait < math.inf:
+            raise RateLimited(
+                "All keys for the model's upstream have reached their limits.",
+                code="upstream_rate_limited",
+                retry_after=wait,
+                may_fall_back=True,
+            )
+        raise error
+
+    def _report(self, index: int, refusal: Refusal) -> None:
+        place, name = f"{index + 1} of {len(self._settings.keys)}", self.name
+        if refusal.kind is RefusalKind.UNAUTHORIZED:
+            _log.error("%s does not know the key %s: it is not used again before a restart or reload", name, place)
+        else:
+            _log.info("%s refused the key %s for a while: %s", name, place, refusal.kind.value)
+
+    def key_status(self) -> list[KeyStatus]:
+        """The state of each key where there are several."""
+        return [] if self._keys is None else self._keys.status()
+
+    def try_all_keys(self) -> None:
+        """Gives keys that were refused another chance."""
+        if self._keys is not None:
+            self._keys.forget()
 
     def write_body(self, call: Call, target: Target, fields: Mapping[str, msgspec.Raw]) -> bytes:
         """The client's body with the two changes that must be: the model's name here, and the usage asked for."""
@@ -134,9 +207,11 @@ class OpenAICompatible:
         if not settings.lists_models:
             return []
         deadline = self._clock.monotonic() + _DISCOVERY_SECONDS
-        answer = await self._pool.send(self._head("GET", "/models"), deadline)
-        if answer.status != 200:
-            raise await refuse(answer, self._clock.now())
+        heads = self._all_heads("GET", "/models")
+        if self._keys is not None:
+            answer = await self._ask_with_keys(self._keys, heads.__getitem__, deadline)
+        else:
+            answer = await self._ask(heads[0], deadline)
         try:
             body = await answer.read()
         finally:
@@ -179,13 +254,15 @@ def _first_number(*values: object) -> int | None:
     return next((int(value) for value in values if isinstance(value, int | float) and 0 < value < 2**53), None)
 
 
-async def refuse(answer: UpstreamAnswer, now: float) -> Exception:
-    """The error that an unsuccessful answer stands for; reads its body."""
-    retry_after = answer.header(b"retry-after")
+async def _read_body(answer: UpstreamAnswer) -> bytes:
+    """The body of an unsuccessful answer, which may as well be none."""
     try:
-        body = await answer.read()
+        return await answer.read()
     except UpstreamError:
-        body = b""
+        return b""
     finally:
         answer.abort()
-    return read_refusal(answer.status, body, retry_after, now)
+
+
+def _error_of(answer: UpstreamAnswer, body: bytes, now: float) -> GatewayError:
+    return read_refusal(answer.status, body, answer.header(b"retry-after"), now, answer.secrets)

@@ -23,7 +23,7 @@ _decode = msgspec.json.Decoder(_Usage | None).decode
 
 
 def read_usage(raw: bytes | msgspec.Raw) -> Usage | None:
-    """Usage from its JSON; None when it is absent, or a number in it is negative or beyond belief."""
+    """Usage from its JSON; None when it is absent or counts nothing, or a number in it is below 0 or beyond belief."""
     try:
         usage = _decode(raw)
     except (msgspec.DecodeError, RecursionError):
@@ -38,7 +38,9 @@ def read_usage(raw: bytes | msgspec.Raw) -> Usage | None:
         reasoning_tokens=(outer.reasoning_tokens or 0) if outer is not None else 0,
     )
     numbers = (counted.input_tokens, counted.output_tokens, counted.cached_tokens, counted.reasoning_tokens)
-    return counted if min(numbers) >= 0 and max(numbers) <= _MOST_TOKENS else None
+    # No call is without a token. Zeros are what some write as long as they do not know, or for ever.
+    counts = counted.input_tokens > 0 or counted.output_tokens > 0
+    return counted if counts and min(numbers) >= 0 and max(numbers) <= _MOST_TOKENS else None
 
 
 def render_usage(usage: Usage) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """The vendors that speak OpenAI's API, one row each in vendors.yaml, and which of them the environment has keys for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +13,7 @@ from stellwerk.core.secrets import Secret
 # libyaml reads the table ten times faster; it is missing where PyYAML was built without it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+_MOST_NUMBERED_KEYS = 32
 _BaseURL = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/\s]+(/[^\s]*[^/\s])?$")]
 _Variable = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9_]*$")]
 
@@ -29,7 +30,10 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     base_url_variables: tuple[_Variable, ...] = ()
     """Environment variables that replace `base_url`, the first one that is set wins."""
     key_variables: tuple[_Variable, ...] = ()
-    """Environment variables for the key, the first one that is set wins."""
+    """Environment variables for the key, the first one that is set wins.
+
+    With `_0` to `_31` behind its name, each stands for more than one key.
+    """
     key_required: bool = True
     automatic: bool = True
     """Whether a key in the environment is reason enough to offer the vendor."""
@@ -52,11 +56,11 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class VendorAccess(msgspec.Struct, frozen=True, kw_only=True):
-    """A vendor that can be used, with the address and the key that the environment gives it."""
+    """A vendor that can be used, with the address and the keys that the environment gives it."""
 
     vendor: Vendor
     base_url: str
-    key: Secret | None = None
+    keys: tuple[Secret, ...] = ()
 
 
 def load_vendors() -> Mapping[str, Vendor]:
@@ -81,13 +85,23 @@ def vendors_in_environment(vendors: Mapping[str, Vendor], environment: Mapping[s
     """
     found = []
     for vendor in vendors.values():
-        key = _first(vendor.key_variables, environment)
+        keys = keys_in_environment(vendor.key_variables, environment)
         address = _first(vendor.base_url_variables, environment)
         base_url = (address or vendor.base_url or "").rstrip("/")
-        wanted = bool(address) or (bool(key) and vendor.automatic and vendor.key_required)
-        if base_url and wanted and (key or not vendor.key_required):
-            found.append(VendorAccess(vendor=vendor, base_url=base_url, key=Secret(key) if key else None))
+        wanted = bool(address) or (bool(keys) and vendor.automatic and vendor.key_required)
+        if base_url and wanted and (keys or not vendor.key_required):
+            found.append(VendorAccess(vendor=vendor, base_url=base_url, keys=keys))
     return found
+
+
+def keys_in_environment(variables: Sequence[str], environment: Mapping[str, str]) -> tuple[Secret, ...]:
+    """The keys that the first of `variables` has which has any, in the order NAME, NAME_0, …, NAME_31."""
+    for variable in variables:
+        names = (variable, *(f"{variable}_{number}" for number in range(_MOST_NUMBERED_KEYS)))
+        values = (environment.get(name, "").strip() for name in names)
+        if found := dict.fromkeys(value for value in values if value):
+            return tuple(map(Secret, found))
+    return ()
 
 
 def _first(variables: tuple[str, ...], environment: Mapping[str, str]) -> str:

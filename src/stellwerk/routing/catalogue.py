@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from typing import TypeAlias
 
 import msgspec
@@ -66,18 +67,19 @@ class Snapshot:
         """`open_providers` take every name after their slash, listed or not."""
         order = alias_order(aliases or {})
         self._price = price
-        self._by_id: dict[str, Model] = {}
-        for model in models:
-            self._by_id.setdefault(model.id, model)
+        self._by_id = _with_own_shortcodes(models)
         self._by_target = {(model.provider, model.name): model for model in self._by_id.values()}
         self._open = {name.casefold(): name for name in open_providers}
         self._providers = {model.provider.casefold() for model in self._by_id.values()} | self._open.keys()
         self._plans = _model_plans(self._by_id.values())
         self._ambiguous = _add_bare_names(self._plans, self._by_id.values(), self._providers)
         self._folded = _folded(self._plans)
+        _add_folded_shortcodes(self._folded, self._plans, self._by_id.values())
+        self._shortcodes = {model.shortcode: model for model in self._by_id.values() if model.shortcode}
         self.unresolved = self._add_aliases(order, aliases or {})
         """Alias and target for every target that leads nowhere at this moment."""
-        self._names = [(name.casefold(), name) for name in self._by_id]
+        shortcodes = (model.shortcode for model in self._by_id.values() if model.shortcode)
+        self._names = [(name.casefold(), name) for name in dict.fromkeys(chain(self._by_id, shortcodes))]
 
     def models(self) -> Sequence[Model]:
         """Local models first, then the providers' in their order, aliases last."""
@@ -156,6 +158,9 @@ class Snapshot:
         self._folded.update(_folded(plans))
         for name in aliases.keys() & facts.keys():
             self._by_id.pop(name, None)
+            hidden = self._shortcodes.get(name)
+            if hidden is not None and hidden.id in self._by_id:
+                self._by_id[hidden.id] = msgspec.structs.replace(hidden, shortcode=None)
         self._by_id.update({name: facts[name] for name in aliases if name in facts})
         return tuple(unresolved)
 
@@ -171,7 +176,25 @@ class Snapshot:
                 operations=frozenset(Operation),
                 price=first.price,
             )
-        return msgspec.structs.replace(model, id=name, description=alias.description or model.description)
+        # Whoever lists what has a shortcode lists the alias that took the place of one.
+        shortcode = name if name in self._shortcodes else None
+        description = alias.description or model.description
+        return msgspec.structs.replace(model, id=name, description=description, shortcode=shortcode)
+
+
+def _with_own_shortcodes(models: Iterable[Model]) -> dict[str, Model]:
+    """Models by id, the first of each; so that a shortcode means one model, only the first keeps it."""
+    by_id: dict[str, Model] = {}
+    for model in models:
+        by_id.setdefault(model.id, model)
+    taken = set()
+    for model in list(by_id.values()):
+        if model.shortcode is not None:
+            folded = model.shortcode.casefold()
+            if folded in taken or by_id.get(model.shortcode, model) is not model:
+                by_id[model.id] = msgspec.structs.replace(model, shortcode=None)
+            taken.add(folded)
+    return by_id
 
 
 def _model_plans(models: Iterable[Model]) -> dict[str, Plan]:
@@ -181,15 +204,19 @@ def _model_plans(models: Iterable[Model]) -> dict[str, Plan]:
         plans[model.id] = Plan(name=model.id, targets=(target,))
     for model in models:
         plans.setdefault(f"{model.provider}/{model.name}", plans[model.id])
+    for model in models:
+        if model.shortcode is not None:
+            plans.setdefault(model.shortcode, plans[model.id])
     return plans
 
 
 def _add_bare_names(
     plans: dict[str, Plan], models: Iterable[Model], providers: AbstractSet[str]
 ) -> dict[str, list[str]]:
-    """Adds the upstream names that lead to one model only.
+    """Adds the upstream names that lead to one model only, or to one that goes before the others.
 
-    Returns the others, case folded, with the ids that they could mean.
+    Local models do, and after them those that have a shortcode. Returns the others, case folded, with the ids that
+    they could mean.
     """
     meanings: dict[str, list[Model]] = {}
     for model in models:
@@ -199,8 +226,9 @@ def _add_bare_names(
             meanings.setdefault(model.name, []).append(model)
     ambiguous: dict[str, list[str]] = {}
     for name, found in meanings.items():
-        local = [model for model in found if model.local]
-        chosen = found if len(found) == 1 else local
+        chosen = found
+        if len(found) > 1:
+            chosen = [model for model in found if model.local] or [model for model in found if model.shortcode]
         if len(chosen) == 1:
             plans.setdefault(name, plans[chosen[0].id])
         elif name not in plans:
@@ -217,6 +245,15 @@ def _folded(plans: Mapping[str, Plan]) -> dict[str, Plan]:
         if folded.setdefault(key, plan) is not plan:
             clashes.add(key)
     return {key: plan for key, plan in folded.items() if key not in clashes}
+
+
+def _add_folded_shortcodes(folded: dict[str, Plan], plans: Mapping[str, Plan], models: Iterable[Model]) -> None:
+    """Shortcodes, and the names they stand for, are found in any case, also where others differ in case only."""
+    for model in models:
+        if model.shortcode is not None:
+            for name in (model.shortcode, model.name):
+                if plans.get(name) is plans[model.id]:
+                    folded.setdefault(name.casefold(), plans[model.id])
 
 
 class Catalogue:

@@ -40,6 +40,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """It can be asked at all; otherwise its models are only known by being asked for."""
     known: tuple[Model, ...] = ()
     """What it offers as far as that is known without asking."""
+    registered: tuple[Model, ...] = ()
+    """What it offers whether it lists it or not; of what it does list, these facts go before its own."""
+    changes_often: bool = False
+    """People add models while they wait for them, and asking costs little."""
 
 
 class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +60,8 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     refresh_seconds: float = 60.0
+    often_seconds: float = 5.0
+    """For the sources that change often."""
     answer_seconds: float = 10.0
     """A provider that has not answered by then keeps its last list."""
 
@@ -116,20 +122,30 @@ class Discovery:
         self._catalogue.swap(self._builder()())
 
     async def run(self) -> None:
-        """Refreshes for ever, at once and then every `refresh_seconds`."""
+        """Refreshes for ever, at once and then every `refresh_seconds`, what changes often every `often_seconds`."""
         while True:
             self._wake.clear()
             await self.refresh_now()
-            try:
-                async with asyncio.timeout(self.settings.refresh_seconds):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+            left = self.settings.refresh_seconds
+            while left > 0 and not await self._woken(min(left, self.settings.often_seconds)):
+                left -= self.settings.often_seconds
+                if left > 0:
+                    await self._refresh(lambda source: source.changes_often)
+
+    async def _woken(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._wake.wait()
+        except TimeoutError:
+            return False
 
     async def refresh_now(self) -> None:
         """Asks every provider; each answer is in the catalogue as soon as it came. Never raises for a provider."""
+        await self._refresh(lambda _source: True)
+
+    async def _refresh(self, chosen: Callable[[Source], bool]) -> None:
         async with self._turn:
-            asked = [source for source in self._sources.values() if source.listed]
+            asked = [source for source in self._sources.values() if source.listed and chosen(source)]
             waiting = {asyncio.create_task(self._ask(source)) for source in asked}
             try:
                 if self._local_models() != self._published_local:
@@ -155,7 +171,8 @@ class Discovery:
         last = self._lists.get(name, ())
         now = last if models is None else tuple(models[:_MAX_MODELS_OF_A_SOURCE])
         self._lists[name] = now
-        self._statuses[name] = SourceStatus(name=name, models=len(now), asked=self._clock.now(), error=error)
+        held = len(with_registered(now, source.registered))
+        self._statuses[name] = SourceStatus(name=name, models=held, asked=self._clock.now(), error=error)
         return now != last
 
     async def _answer(self, lister: Lister) -> tuple[Sequence[Model] | None, str | None]:
@@ -183,9 +200,42 @@ class Discovery:
     def _builder(self) -> Callable[[], Snapshot]:
         """Everything that a snapshot is made of, taken at this moment so that a thread can make it."""
         self._published_local = self._local_models()
-        known = [self._lists.get(name, ()) for name in self._sources]
+        known = [
+            with_registered(self._lists.get(name, ()), source.registered) for name, source in self._sources.items()
+        ]
         open_providers = [name for name, source in self._sources.items() if source.open]
         return partial(_build, [*self._published_local, *chain(*known)], self._aliases, open_providers, self._price)
+
+
+def with_registered(listed: Sequence[Model], registered: Sequence[Model]) -> Sequence[Model]:
+    """The listed models with the facts of the registered ones, and after them those that are not listed.
+
+    A name that is listed in another case only is the same model, and spelled as it is listed.
+    """
+    if not registered:
+        return listed
+    by_name = {model.name: model for model in registered}
+    names = {model.name for model in listed}
+    by_folded = {name.casefold(): model for name, model in by_name.items() if name not in names}
+    merged = []
+    for model in listed:
+        facts = by_name.pop(model.name, None) or by_folded.pop(model.name.casefold(), None)
+        if facts is not None:
+            by_name.pop(facts.name, None)
+        merged.append(model if facts is None else _with_facts(model, facts))
+    return [*merged, *by_name.values()]
+
+
+def _with_facts(model: Model, facts: Model) -> Model:
+    return msgspec.structs.replace(
+        model,
+        context_length=facts.context_length or model.context_length,
+        max_output_tokens=facts.max_output_tokens or model.max_output_tokens,
+        operations=facts.operations,
+        shortcode=facts.shortcode,
+        temperature=facts.temperature,
+        completion_tokens=facts.completion_tokens,
+    )
 
 
 def _build(

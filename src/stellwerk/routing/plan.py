@@ -25,7 +25,7 @@ def plan(call: Call, catalogue: Catalogue) -> Plan:
     found = catalogue.plan(call.model)
     if found is None:
         raise _not_found(call, catalogue)
-    if not may_use(call.principal, found, asked=call.model):
+    if not may_use(call.principal, found, catalogue, asked=call.model):
         raise Forbidden(
             f"This API key may not use the model '{_shown(call.model)}'.",
             code="model_access_denied",
@@ -41,13 +41,16 @@ def plan(call: Call, catalogue: Catalogue) -> Plan:
     return found if len(able) == len(found.targets) else msgspec.structs.replace(found, targets=able)
 
 
-def may_use(principal: Principal, found: Plan, *, asked: str) -> bool:
+def may_use(principal: Principal, found: Plan, catalogue: Catalogue, *, asked: str) -> bool:
     """Whether the key may use what `asked` leads to.
 
-    Its list names models and aliases, or all models of a provider as `provider/*`. An alias that is not in the list
-    is allowed when each of its targets is: it gives nothing that the key could not reach by itself.
+    Its list names models by id or shortcode, aliases, or all models of a provider as `provider/*`. An alias that is
+    not in the list is allowed when each of its targets is: it gives nothing that the key could not reach by itself.
     """
     if principal.may_use(found.name) or principal.may_use(asked):
+        return True
+    model = catalogue.get(found.name)
+    if model is not None and model.shortcode is not None and principal.may_use(model.shortcode):
         return True
     allowed = principal.models or frozenset()
     return all(
@@ -63,7 +66,7 @@ def may_see(principal: Principal, model: Model, catalogue: Catalogue) -> bool:
     if found is None:
         return False
     bare = model.name if catalogue.plan(model.name) is found else model.id
-    return may_use(principal, found, asked=bare)
+    return may_use(principal, found, catalogue, asked=bare)
 
 
 def _not_found(call: Call, catalogue: Catalogue) -> NotFound:
@@ -71,7 +74,7 @@ def _not_found(call: Call, catalogue: Catalogue) -> NotFound:
     meant = [
         name
         for name in catalogue.suggest(call.model)
-        if (known := catalogue.plan(name)) is not None and may_use(call.principal, known, asked=name)
+        if (known := catalogue.plan(name)) is not None and may_use(call.principal, known, catalogue, asked=name)
     ]
     question = f" Did you mean {' or '.join(repr(name) for name in meant)}?" if meant else ""
     return NotFound(

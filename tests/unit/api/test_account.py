@@ -183,12 +183,44 @@ async def test_a_key_with_limits_makes_no_key_without(site, ada, limits):
     assert await site.refused("POST", "/user/api/keys", {}, key=key) == (403, "limited_key")
 
 
+@pytest.mark.parametrize(
+    ("usual", "limit", "status"), [(0, 0, 400), (0, 5, 200), (4, 0, 400), (4, 5, 400), (4, 4, 200), (4, None, 200)]
+)
+@pytest.mark.parametrize("name", Allowance.__struct_fields__)
+async def test_an_own_key_may_only_tighten_what_is_usual(site, ada, name, usual, limit, status):
+    site.usual = Allowance(**{name: usual})
+    exchange = await site.ask("POST", "/user/api/keys", {name: limit}, key=site.make_key(ada.id))
+    assert exchange.status == status
+    if status == 400:
+        assert exchange.json["error"]["param"] == name
+
+
+async def test_an_administrator_chooses_the_limits_of_his_own_keys(site):
+    site.usual = Allowance(requests_per_minute=4)
+    made = await site.send("POST", "/user/api/keys", {"requests_per_minute": 0}, key=site.admin)
+    assert made["requests_per_minute"] == 0
+
+
 async def test_no_key_reaches_further_than_the_one_that_makes_it(site):
     user = site.make_user("root@example.org", role=Role.ADMIN, tier=Tier.ADMIN)
     key = site.make_key(user.id, Role.USER)
     assert (await site.refused("POST", "/user/api/keys", {"role": "admin"}, key=key))[0] == 400
     made = await site.send("POST", "/user/api/keys", {}, key=key)
     assert (await site.refused("GET", "/admin/api/users", key=made["key"]))[0] == 403
+
+
+async def test_a_lesser_key_cannot_end_a_better_one(site):
+    user = site.make_user("root@example.org", role=Role.ADMIN, tier=Tier.ADMIN)
+    admin, lesser = site.make_key(user.id, Role.ADMIN), site.make_key(user.id, Role.USER)
+    assert await site.refused("DELETE", f"/user/api/keys/{admin[6:16]}", key=lesser) == (403, "permission_denied")
+    assert (await site.get("/user/api/me", key=admin))["role"] == "admin"
+    assert await site.send("DELETE", f"/user/api/keys/{lesser[6:16]}", key=admin) == {"status": "deleted"}
+    assert await site.send("DELETE", f"/user/api/keys/{admin[6:16]}", key=admin) == {"status": "deleted"}
+
+
+async def test_a_key_whose_ceiling_its_user_does_not_reach_is_like_any_other(site, ada):
+    ceiling, plain = site.make_key(ada.id, Role.ADMIN), site.make_key(ada.id)
+    assert await site.send("DELETE", f"/user/api/keys/{ceiling[6:16]}", key=plain) == {"status": "deleted"}
 
 
 async def test_a_viewer_changes_nothing_of_his_own_either(site):

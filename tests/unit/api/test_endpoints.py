@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
 
+from stellwerk.api._bodies import decode_body
 from stellwerk.api._endpoints import Endpoint, Registry
 from stellwerk.api._guard import Routes
-from stellwerk.core.errors import Conflict, Unauthenticated
+from stellwerk.core.errors import BadRequest, Conflict, Unauthenticated
 from stellwerk.core.principal import ADMINS, OPEN
 from stellwerk.http.router import Router
 from tests.port_fakes import RecordedExchange
@@ -196,3 +197,11 @@ def test_whatever_comes_the_answer_is_json_and_no_failure(path, query, body):
     exchange = asyncio.run(site.ask(target, query=query, body=body))
     assert exchange.status in {200, 400, 404}
     assert json.loads(exchange.written)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, " - at `$" + "x" * 5000, " - at `$.a` - at `key in $" + "x" * 5000])
+def test_a_long_name_of_a_field_does_not_come_back_whole(name):
+    decoder = msgspec.json.Decoder(Body)
+    with pytest.raises(BadRequest) as caught:
+        decode_body(json.dumps({name: 1}).encode(), None, decoder)
+    assert len(caught.value.message) + len(caught.value.param or "") < 1000

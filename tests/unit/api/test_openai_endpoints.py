@@ -4,6 +4,7 @@ import pytest
 
 from stellwerk.api._guard import Routes
 from stellwerk.api.openai.endpoints import OpenAIAPI
+from stellwerk.api.openai.reply import OpenAIReply
 from stellwerk.core.call import Operation, Wire
 from stellwerk.core.errors import RateLimited
 from stellwerk.core.plan import Model
@@ -37,12 +38,30 @@ class Catalogue:
         return list(MODELS.values())
 
 
+class Conversations:
+    """Notes which session a call belongs to, and passes it on."""
+
+    def __init__(self, site) -> None:
+        self.site = site
+
+    async def run(self, call, exchange, session_id):
+        self.site.conversations.append(session_id)
+        await self.site.run(call, OpenAIReply(call, exchange))
+
+
 class Site:
     """The API with a gateway that only notes what it is given."""
 
     def __init__(self) -> None:
         self.calls, self.hidden, self.error, self.router = [], set(), None, Router()
-        api = OpenAIAPI(self, Catalogue(), lambda _caller, model: model.id not in self.hidden, total_seconds=60.0)
+        self.conversations = []
+        api = OpenAIAPI(
+            self,
+            Catalogue(),
+            lambda _caller, model: model.id not in self.hidden,
+            total_seconds=60.0,
+            conversations=Conversations(self),
+        )
         api.register(Routes(self.router, Keys(), Watch()))
 
     async def run(self, call, reply):
@@ -136,3 +155,31 @@ async def test_an_unknown_model_and_one_that_may_not_be_seen_look_the_same(site,
     assert unknown.status == hidden.status == 404
     assert unknown.json == hidden.json
     assert unknown.json["error"]["code"] == "model_not_found"
+
+
+async def test_a_chat_with_a_session_goes_through_it_and_the_upstream_does_not_see_our_fields(site):
+    body = {**BODIES["chat/completions"], "session_id": "my-project", "timeout": 120, "retries": 3, "seed": 7}
+    await site.ask("/v1/chat/completions", body)
+    (call,) = site.calls
+    assert site.conversations == ["my-project"]
+    assert set(call.fields) == {*BODIES["chat/completions"], "seed"}
+    assert (call.deadline - call.received, call.attempts) == (60.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "retries", "seconds", "attempts"),
+    [
+        (None, None, 60.0, None),
+        (0, 0, 60.0, None),
+        (20, 1, 20.0, 1),
+        (0.1, 99, 1.0, 10),
+        (-5, -1, 1.0, 1),
+        (1e9, 10**9, 60.0, 10),
+    ],
+)
+async def test_a_clients_timeout_and_retries_are_clamped(site, wanted, retries, seconds, attempts):
+    given = {name: value for name, value in (("timeout", wanted), ("retries", retries)) if value is not None}
+    await site.ask("/v1/chat/completions", {**BODIES["chat/completions"], **given})
+    (call,) = site.calls
+    assert (call.deadline - call.received, call.attempts) == (seconds, attempts)
+    assert site.conversations == []

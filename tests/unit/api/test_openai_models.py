@@ -1,6 +1,7 @@
 import json
 from decimal import Decimal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +49,11 @@ def test_what_is_known_stands_under_openrouters_names():
         "quantization": "Q4_K_M",
         "size_bytes": 5_200_000_000,
     }
+
+
+def test_a_shortcode_is_shown_where_there_is_one():
+    assert "shortcode" not in render_model(BARE)["x_stellwerk"]
+    assert render_model(msgspec.structs.replace(BARE, shortcode="g5"))["x_stellwerk"]["shortcode"] == "g5"
 
 
 def test_what_is_not_known_is_not_invented():

@@ -146,6 +146,13 @@ def test_an_error_inside_the_stream_is_an_error(error, message, prefix):
     assert caught.value.message == message
 
 
+def test_an_error_inside_the_stream_does_not_repeat_what_the_upstream_was_shown():
+    stream, _ = relay(secrets=("house-key",))
+    with pytest.raises(UpstreamError) as caught:
+        stream.feed(sse({"error": {"message": "bad key house-key"}}))
+    assert caught.value.message == "bad key ***"
+
+
 def test_null_errors_are_none():
     data = sse(*[body | {"error": None} for body in HELLO], END)
     assert run(data)[0] == data

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import text
 from typer.testing import CliRunner
 
-from stellwerk.cli import audit, keys, users
+from stellwerk.cli import audit, keys, ledger, users
 from stellwerk.records.audit import Actor, append
 
 
@@ -57,14 +57,25 @@ def test_people_read_what_was_before_and_after(run, changed, german):
     assert "models: – → a b" in change[6]
 
 
+def test_people_read_amounts_times_and_prices_as_they_write_them(run, command, changed):
+    command(ledger.app, "top-up", "1", "25.50")
+    command(ledger.app, "prices", "add", "demo", "--input-per-1m", "1.25", "--from", "2026-12-01")
+    command(keys.app, "update", "laptop", "--budget", "5/day")
+    _, budget, price, money, *_ = run().stdout.splitlines()
+    assert "amount: 25.50, currency: EUR" in money
+    assert "valid_from: 2026-12-01 00:00 UTC" in price
+    assert "price.input_per_1m: 1.25, price.currency: EUR" in price
+    assert "budget: – → (amount: 5.00, window: day)" in budget
+
+
 def test_nothing_is_said_to_be_nothing(run, shown):
     assert "Nothing was changed" in run().stderr
     assert shown() == []
-    assert "0 records" in run("verify").stdout
+    assert "records: 0," in run("verify").stdout
 
 
 def test_a_whole_chain_is_said_to_be_whole(run, shown, changed):
-    assert "The chain is whole: 3 records" in run("verify").stdout
+    assert "The chain is whole; records: 3," in run("verify").stdout
     report = shown("verify")
     assert (report["intact"], report["broken_at"], report["newest"]["id"]) == (True, None, 3)
     assert len(report["newest"]["digest"]) == 64
@@ -82,7 +93,7 @@ def test_a_broken_chain_ends_with_1(run, shown, changed, forge, statement):
 def test_the_folder_may_be_named_before_or_after_verify(folder, changed, tmp_path, monkeypatch):
     monkeypatch.setenv("STELLWERK_DATA", str(tmp_path / "other"))
     done = CliRunner().invoke(audit.app, ["--data", str(folder), "verify"])
-    assert "3 records" in done.stdout
+    assert "records: 3," in done.stdout
 
 
 def test_who_is_recorded_cannot_steer_the_terminal(run, database):

@@ -57,7 +57,7 @@ def test_programs_get_one_line_a_key(run):
     title, line = run("list").stdout.splitlines()
     columns = ["id", "name", "user", "role", "key", "models", "expires", "last used", "state"]
     assert title.split("\t") == columns
-    hint = f"sk-sw-…{secret[-4:]}"
+    hint = f"…{secret[-4:]}"
     assert line.split("\t") == [secret[6:16], "laptop", "local", "user", hint, "all", "never", "never", "active"]
 
 
@@ -103,6 +103,13 @@ def test_a_name_that_several_keys_have_revokes_none(run, listed):
 
 def test_a_key_that_does_not_exist_cannot_be_revoked(run):
     assert "No key has the id or the name nobody" in run("revoke", "nobody", expect=1).stderr
+
+
+def test_a_whole_key_in_the_place_of_its_id_is_not_repeated(run):
+    key = run("create", "program").stdout.strip()
+    finished = run("revoke", key, expect=1)
+    assert "sk-sw-…" in finished.stderr
+    assert key[17:] not in finished.stderr + finished.stdout
 
 
 def test_the_last_admin_key_is_revoked_only_with_yes(run, listed):

@@ -83,7 +83,7 @@ def test_people_get_a_statement_in_their_language(run, anna, german):
     run("top-up", anna, "10,50", "--note", "Überweisung")
     run("correct", anna, "-0,5", "--note", "Gebühr")
     done = run("show", anna)
-    assert "anna@example.org hat 10,00 EUR; 0,00 EUR sind für laufende Anfragen reserviert." in done.stderr
+    assert "anna@example.org hat 10,00 EUR." in done.stderr
     title, last, first = (line.split("\t") for line in done.stdout.splitlines())
     assert title == ["Nr.", "wann", "was", "Betrag", "Notiz", "von", "Anfrage"]
     assert last[2:5] == ["Berichtigung", "-0,50 EUR", "Gebühr"]
@@ -92,10 +92,10 @@ def test_people_get_a_statement_in_their_language(run, anna, german):
 
 
 def test_accounts_that_add_up_are_said_to(run, shown, anna):
-    assert "Everything adds up: 0 accounts" in run("check").stdout
+    assert "Everything adds up.\nAccounts: 0," in run("check").stdout
     run("top-up", anna, "10")
     said = run("check").stdout
-    assert "5 accounts, 1 transactions with 2 entries, 0 open holds." in said
+    assert "Accounts: 5, transactions: 1, entries: 2, open holds: 0." in said
     assert "available 10.00 EUR" in said
     assert "outside -10.00 EUR" in said
     report = shown("check")

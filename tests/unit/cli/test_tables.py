@@ -15,6 +15,7 @@ from stellwerk.cli.tables import (
     moment,
     money,
     number,
+    print_entries,
     print_json,
     print_record,
     print_table,
@@ -53,6 +54,45 @@ def test_a_terminal_gets_columns_that_no_markup_can_colour(capsys, monkeypatch):
     output = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert "[red]" in output
     assert max(len(line) for line in output.splitlines()) <= 60
+
+
+@pytest.fixture
+def terminal(capsys, monkeypatch):
+    """Lines that were printed on a terminal of 40 columns."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    return lambda: re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+
+
+def test_a_terminal_is_spared_a_column_in_which_nothing_is_unusual(terminal):
+    columns = [Column("name"), Column("models", usual="all")]
+    print_table(columns, [["a", "all"], ["b", "all"]])
+    assert not any("models" in line for line in terminal())
+    print_table(columns, [["a", "all"], ["b", "demo"]])
+    assert any("models" in line for line in terminal())
+
+
+def test_other_programs_always_get_every_column(capsys):
+    print_table([Column("name"), Column("models", usual="all")], [["a", "all"]])
+    assert capsys.readouterr().out == "name\tmodels\na\tall\n"
+
+
+def test_a_title_is_never_cut(terminal):
+    print_table([Column("Benutzer", wraps=True), Column("x" * 31)], [["a" * 30, "b"]])
+    assert any("Benutzer" in line for line in terminal())
+
+
+def test_on_a_terminal_the_long_cell_of_an_entry_stands_below_the_others(terminal):
+    print_entries([Column("id"), Column("who"), Column("details")], [["1", "Zoë", FORGED + " x" * 40], ["22", "b", ""]])
+    title, first, *below, last = terminal()
+    assert (title, first, last) == ("id who", "1  Zoë", "22 b")
+    assert len(below) == 3
+    assert all(line.startswith("    ") and len(line) <= 40 for line in below)
+
+
+def test_other_programs_get_an_entry_on_one_line(capsys):
+    print_entries([Column("id"), Column("details")], [["1", FORGED]])
+    assert capsys.readouterr().out == f"id\tdetails\n1\t{visible(FORGED)}\n"
 
 
 @given(st.text())

@@ -77,7 +77,7 @@ def test_people_get_a_table_and_the_sum(run, november):
     title, first, _ = done.stdout.splitlines()
     assert title.split("\t") == ["key", "calls", "failed", "tokens in", "tokens out", "cost"]
     assert first.split("\t") == [f"phone ({november})", "2", "0", "20", "10", "1.50 EUR"]
-    assert "Together: 3 calls, 1 failed, 45 tokens, 1.50 EUR." in done.stderr
+    assert "Together: calls 3, failed 1, tokens 45, cost 1.50 EUR." in done.stderr
     assert "No calls" in run("--since", "1h").stderr
 
 
@@ -85,7 +85,7 @@ def test_it_can_be_said_in_german(run, november, german):
     done = run("--since", "2026-11-01")
     assert done.stdout.startswith("Tag\tAnfragen\tgescheitert")
     assert "1,50 EUR" in done.stdout
-    assert "Zusammen: 3 Anfragen" in done.stderr
+    assert "Zusammen: Anfragen 3" in done.stderr
 
 
 def test_the_name_of_a_model_cannot_steer_the_terminal(run, parsed, record_call):

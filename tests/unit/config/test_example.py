@@ -32,7 +32,7 @@ def test_the_example_is_the_defaults(write: Write):
 def test_the_example_holds_every_key():
     tree = yaml.safe_load(example())
     assert set(tree) == set(Config.__struct_fields__)
-    for name in set(tree) - {"providers", "models", "drain_seconds"}:
+    for name in set(tree) - {"providers", "models", "drain_seconds", "compat"}:
         assert set(tree[name]) == set(getattr(Config(), name).__struct_fields__)
 
 

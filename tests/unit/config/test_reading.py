@@ -29,6 +29,7 @@ def test_all_that_is_set_is_read(write: Write):
             "  mine:\n"
             "    vendor: vllm\n"
             "    api_key: ${KEY}\n"
+            "    api_keys: ['${KEY}-2', sk-3]\n"
             "    models: [a, b/c]\n"
             "    headers: {X-Team: red}\n"
             "    first_byte_seconds: 1.5\n"
@@ -40,6 +41,7 @@ def test_all_that_is_set_is_read(write: Write):
     mine = config.providers["mine"]
     assert mine.api_key is not None
     assert mine.api_key.reveal() == "sk-1"
+    assert [key.reveal() for key in mine.api_keys] == ["sk-1-2", "sk-3"]
     assert mine.headers["X-Team"].reveal() == "red"
     assert (mine.vendor, mine.models, mine.first_byte_seconds) == ("vllm", ("a", "b/c"), 1.5)
     assert config.models["gpt-4.1"].targets == ("mine/a", "demo")

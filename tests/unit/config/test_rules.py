@@ -42,6 +42,12 @@ def test_a_proxy_that_is_neither_address_nor_network_is_refused(wrong: Wrong, ne
     assert network in problem.message
 
 
+@pytest.mark.parametrize(("given", "missing"), [("certificate", "certificate_key"), ("certificate_key", "certificate")])
+def test_half_a_certificate_is_refused(wrong: Wrong, given: str, missing: str):
+    (problem,) = wrong(f"sigorest: {{{given}: /etc/x.pem}}")
+    assert (problem.key, problem.code) == (f"sigorest.{missing}", "half_a_certificate")
+
+
 @pytest.mark.parametrize(
     ("url", "code"),
     [
@@ -78,6 +84,12 @@ def test_secrets_cannot_break_a_header_apart(wrong: Wrong):
         (3, "secret_characters"), (5, "header_characters"), (6, "header_name"),
     ]  # fmt: skip
     assert "bad_name" in [problem.code for problem in wrong(text + '      "a b": c\n')]
+
+
+def test_each_of_several_keys_is_looked_at_and_none_is_shown(wrong: Wrong):
+    (problem,) = wrong('providers:\n  a:\n    base_url: http://a\n    api_keys: [sk-good, "sk bad"]\n')
+    assert (problem.line, problem.key, problem.code) == (4, "providers.a.api_keys[1]", "secret_characters")
+    assert "sk bad" not in str(problem)
 
 
 def test_engine_ports_must_exist_and_leave_the_gateway_its_own(wrong: Wrong, write: Write):

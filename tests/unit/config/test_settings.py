@@ -66,7 +66,7 @@ def _extras(kind: inspect.Type) -> Iterator[dict[str, str]]:
 
 
 def test_secrets_do_not_show():
-    provider = Provider(api_key=Secret("sk-one"), headers={"X-Key": Secret("sk-two")})
+    provider = Provider(api_key=Secret("sk-one"), api_keys=(Secret("sk-three"),), headers={"X-Key": Secret("sk-two")})
     assert "sk-" not in repr(Config(providers={"a": provider}))
 
 

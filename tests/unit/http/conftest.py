@@ -11,7 +11,7 @@ from tests.running_listener import Running, listening
 from tests.upstream_calls import Calls, RawUpstream
 
 # The gateway runs on uvloop where there is one and on asyncio's own loop elsewhere; their transports differ.
-ON_BOTH_LOOPS = {"test_pool.py", "test_pool_tls.py", "test_upstream.py", "test_upstream_time.py"}
+ON_BOTH_LOOPS = {"test_pool.py", "test_pool_tls.py", "test_serving_tls.py", "test_upstream.py", "test_upstream_time.py"}
 
 
 def pytest_asyncio_loop_factories(config, item):
@@ -23,11 +23,11 @@ def pytest_asyncio_loop_factories(config, item):
 
 @pytest.fixture
 async def serve():
-    """Starts listeners: `await serve(GuardSettings(...))`."""
+    """Starts listeners: `await serve(GuardSettings(...), host=…, context=…)`."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(settings: GuardSettings | None = None) -> Running:
-            return await stack.enter_async_context(listening(settings))
+        async def start(settings: GuardSettings | None = None, **more) -> Running:
+            return await stack.enter_async_context(listening(settings, **more))
 
         yield start
 

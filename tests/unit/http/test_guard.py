@@ -1,10 +1,11 @@
 import ipaddress
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stellwerk.core.errors import BadRequest, GatewayError, HeaderTooLarge, TooLarge, UnsupportedMedia
+from stellwerk.core.errors import BadRequest, Forbidden, GatewayError, HeaderTooLarge, TooLarge, UnsupportedMedia
 from stellwerk.http.guard import Guard, GuardSettings, check_path, join_fields
 
 NAMES = ("my.example", "Other.Example.")
@@ -192,3 +193,108 @@ def test_a_field_that_decides_something_may_stand_only_once(name):
     with pytest.raises(BadRequest) as caught:
         join_fields(b"GET / HTTP/1.1\r\n%b: a\r\nX: 1\r\n%b: a\r\n\r\n" % (name, name.swapcase()))
     assert caught.value.code == "repeated_header"
+
+
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+PRIVATE = (ip_network("192.168.0.0/16"), ip_network("10.0.0.0/8"))
+
+
+def is_admitted(peer, peers):
+    try:
+        Guard(GuardSettings(peers=peers)).check_peer(peer)
+    except Forbidden:
+        return False
+    return True
+
+
+def test_the_refusal_has_a_code_and_says_nothing_of_the_networks():
+    with pytest.raises(Forbidden) as caught:
+        Guard(GuardSettings(peers=LOOPBACK)).check_peer("8.8.8.8")
+    assert (caught.value.status, caught.value.code) == (403, "peer_not_allowed")
+    assert caught.value.message == "This listener does not serve your address."
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "8.8.8.8", "2001:db8::1", "::1", "fe80::1%eth0", ""])
+def test_without_networks_everybody_may_connect(peer):
+    assert is_admitted(peer, None)
+
+
+@pytest.mark.parametrize(
+    "peer", ["127.0.0.1", "127.255.255.255", "127.0.0.0", "::1", "::ffff:127.0.0.1", "::ffff:7f00:1"]
+)
+def test_this_machine_may_connect_to_the_local_listener(peer):
+    assert is_admitted(peer, LOOPBACK)
+
+
+@pytest.mark.parametrize(
+    "peer",
+    [
+        *["126.255.255.255", "128.0.0.0", "0.0.0.0", "192.168.0.1", "10.0.0.1", "172.16.0.1", "169.254.1.1", "8.8.8.8"],
+        *["::", "::2", "::127.0.0.1", "::ffff:10.0.0.1", "::ffff:0:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::"],
+        *[
+            "fe80::1%lo",
+            "fc00::1",
+            "2001:db8::1",
+            "",
+            "localhost",
+            "unix:",
+            "127.0.0.1, 8.8.8.8",
+            "127.1",
+            "2130706433",
+        ],
+    ],
+)
+def test_nobody_else_may_connect_to_the_local_listener(peer):
+    assert not is_admitted(peer, LOOPBACK)
+
+
+@pytest.mark.parametrize(
+    "peer", ["192.168.0.0", "192.168.255.255", "10.0.0.0", "10.255.255.255", "::ffff:192.168.1.2", "::ffff:10.1.2.3"]
+)
+def test_private_networks_may_connect_to_the_lan_listener(peer):
+    assert is_admitted(peer, PRIVATE)
+
+
+@pytest.mark.parametrize(
+    "peer",
+    [
+        *["192.167.255.255", "192.169.0.0", "9.255.255.255", "11.0.0.0", "172.16.0.1", "172.31.0.1", "127.0.0.1"],
+        *["100.64.0.1", "169.254.1.1", "203.0.113.9", "::1", "::ffff:127.0.0.1", "::ffff:11.0.0.1", "::10.0.0.1"],
+        *["64:ff9b::a00:1", "2002:c0a8:1::", "fe80::1", "fe80::1%eth0", "fd00::1", "2001:db8::1", ""],
+    ],
+)
+def test_nobody_else_may_connect_to_the_lan_listener(peer):
+    assert not is_admitted(peer, PRIVATE)
+
+
+def test_no_networks_at_all_admit_nobody():
+    assert not is_admitted("127.0.0.1", ())
+
+
+def test_link_local_addresses_are_compared_without_their_interface():
+    assert is_admitted("fe80::1%eth0", (ip_network("fe80::/10"),))
+
+
+@given(st.ip_addresses(), st.sampled_from([LOOPBACK, PRIVATE]))
+def test_a_peer_is_admitted_exactly_when_its_ipv4_address_or_the_ipv6_loopback_is_listed(address, peers):
+    plain = address.ipv4_mapped if isinstance(address, IPv6Address) and address.ipv4_mapped else address
+    expected = plain == IPv6Address("::1") and peers is LOOPBACK
+    if isinstance(plain, IPv4Address):
+        expected = any(plain in network for network in peers if network.version == 4)
+    assert is_admitted(str(address), peers) == expected
+    if isinstance(address, IPv4Address):
+        assert is_admitted(f"::ffff:{address}", peers) == expected
+
+
+@given(st.ip_addresses(v=4, network="127.0.0.0/8"))
+def test_an_ipv4_address_means_the_same_in_both_of_its_forms(address):
+    assert is_admitted(str(address), LOOPBACK)
+    assert is_admitted(f"::ffff:{address}", LOOPBACK)
+
+
+@given(st.text(max_size=40))
+def test_text_that_is_no_address_is_never_admitted(text):
+    try:
+        ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        assert not is_admitted(text.replace(":", "").replace(".", ""), (ip_network("0.0.0.0/0"), ip_network("::/0")))

@@ -91,6 +91,15 @@ async def test_head_has_the_length_and_no_body(serve):
     assert body == b""
 
 
+async def test_a_refused_head_has_no_body_either(serve):
+    running = await serve()
+    for target in (b"//echo", b"/echo%00"):
+        status, headers, body = split(await running.exchange(closing(b"HEAD", target)))
+        assert status == 400
+        assert int(headers["content-length"]) > 0
+        assert body == b""
+
+
 async def test_a_path_below_a_prefix_reaches_its_handler_still_encoded(serve):
     running = await serve()
     _, _, body = split(await running.exchange(closing(target=b"/things/a%2Fb")))

@@ -32,6 +32,12 @@ def test_a_call_that_says_how_much_it_wants_needs_that_at_least(demand_of):
     assert (demand.expected, demand.least, demand.input_amount) == (120, 60, 100)
 
 
+def test_each_of_several_answers_is_assumed_to_want_something(demand_of):
+    three = Estimate(input_tokens=100, least_input_tokens=40, output_tokens=None, answers=3)
+    demand = demand_of(Price(input=MICRO, output=2 * MICRO), estimate=three)
+    assert (demand.expected, demand.least) == (6_100, 46)
+
+
 def test_each_amount_is_that_of_its_dearest_price(demand_of):
     demand = demand_of(Price(input=10 * MICRO, output=MICRO), Price(input=MICRO, output=5 * MICRO))
     assert (demand.expected, demand.least, demand.input_amount) == (5_100, 401, 1_000)

@@ -5,6 +5,7 @@ from sqlalchemy import event, insert
 
 from stellwerk.ledger import reports
 from stellwerk.ledger.calls import calls
+from stellwerk.ledger.holds import ESTIMATED, SETTLED, holds
 from stellwerk.ledger.reports import DailyUsage, RecentCall, Stats, UsageRow
 
 DAY = 86_400
@@ -32,6 +33,16 @@ CALL = {
     "estimated": False,
     "cost": 1_500_000,
     "duration": 0.5,
+}
+HOLD = {
+    "owner": "gone",
+    "call_id": "req_2",
+    "user_id": 7,
+    "key_id": "key_b",
+    "from_balance": True,
+    "amount": 10,
+    "input_amount": 6,
+    "budgets": [],
 }
 UNCOUNTED = {"error": "upstream_error", "status": 502, "input_tokens": None, "output_tokens": None, "cost": None}
 
@@ -129,6 +140,20 @@ def test_recent_calls_are_those_that_were_let_through(store, ask):
     assert ask(reports.recent_calls, 10.0) == [
         RecentCall(key_id="key_a", user_id=2, model="fast", at=12.0, tokens=0),
         RecentCall(key_id="key_a", user_id=1, model="fast", at=10.0, tokens=110),
+    ]
+
+
+def test_what_ran_when_a_process_was_killed_is_a_recent_call(store, ask, database):
+    store({"at": 11.0})
+    rows = [
+        {**HOLD, "id": "cut", "at": 12.0, "state": ESTIMATED},
+        {**HOLD, "id": "settled", "at": 12.0, "state": SETTLED},
+        {**HOLD, "id": "long ago", "at": 9.0, "state": ESTIMATED},
+    ]
+    database.write(lambda connection: connection.execute(insert(holds), rows))
+    assert ask(reports.recent_calls, 10.0) == [
+        RecentCall(key_id="key_b", user_id=7, model="", at=12.0, tokens=0),
+        RecentCall(key_id="key_a", user_id=1, model="fast", at=11.0, tokens=110),
     ]
 
 

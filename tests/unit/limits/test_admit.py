@@ -7,6 +7,7 @@ import pytest
 
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.errors import GatewayError, RateLimited, Unavailable
+from stellwerk.core.outcome import Estimate
 from stellwerk.core.principal import Allowance, Tier
 from stellwerk.limits.admit import Limits, LimitSettings, PastCall
 
@@ -141,6 +142,14 @@ def test_another_name_of_a_model_does_not_get_around_its_limit(clock, call, esti
     refusal(limits, call(model="up/large"), model="up/large")
 
 
+def test_a_limit_of_a_bare_name_holds_for_the_full_name_and_for_aliases_too(clock, call, estimate, refusal):
+    limits = Limits(LimitSettings(models={"large": Allowance(requests_per_minute=1)}), clock)
+    limits.admit(call(model="up/large"), estimate(), "up/large")
+    refusal(limits, call(model="large"), model="up/large")
+    refusal(limits, call(model="best"), model="up/large")
+    limits.admit(call(model="up/small"), estimate(), "up/small")
+
+
 def test_the_headers_show_the_limit_with_the_least_left(clock, call, estimate):
     settings = LimitSettings(
         requests_per_minute=5, tokens_per_minute=900, tiers=payg(requests_per_minute=9, tokens_per_minute=100)
@@ -173,6 +182,12 @@ def test_an_answer_without_a_bound_is_taken_for_the_assumed_length(clock, call, 
     limits = Limits(LimitSettings(tokens_per_minute=5000, assumed_output_tokens=1000), clock)
     permit = limits.admit(call(), estimate(200, None))
     assert dict(permit.headers)[TOKENS_LEFT] == b"3800"
+
+
+def test_each_of_several_answers_without_a_bound_is_taken_for_that_length(clock, call):
+    limits = Limits(LimitSettings(tokens_per_minute=5000, assumed_output_tokens=1000), clock)
+    three = Estimate(input_tokens=200, least_input_tokens=0, output_tokens=None, answers=3)
+    assert dict(limits.admit(call(), three).headers)[TOKENS_LEFT] == b"1800"
 
 
 @pytest.mark.parametrize(("tokens", "left"), [(None, b"59"), (0, b"99"), (5, b"94"), (70, b"29"), (500, b"0")])
@@ -352,6 +367,13 @@ def test_after_a_restart_the_last_minute_still_counts(clock, call, estimate, ref
     clock.at += 60
     for _ in range(4):
         limits.admit(call(), estimate())
+
+
+def test_after_a_restart_the_state_of_a_user_is_known_before_the_first_call(clock, call):
+    limits = Limits(LimitSettings(tiers=payg(requests_per_minute=5)), clock)
+    limits.seed(past(clock, age) for age in (20, 10))
+    status = limits.status(call().principal)
+    assert (status.remaining, status.resets_in) == (3, pytest.approx(50.0))
 
 
 def test_after_a_restart_tokens_bursts_and_models_count_too(clock, call, estimate, refusal):

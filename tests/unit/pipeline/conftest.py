@@ -12,6 +12,7 @@ from stellwerk.core.plan import Plan, Price, Target
 from stellwerk.pipeline.dispatch import Dispatch
 from stellwerk.pipeline.gateway import Gateway
 from stellwerk.pipeline.settle import Settle
+from stellwerk.routing.breaker import Breakers, BreakerSettings
 from tests.port_fakes import WIRES, Pause, PlayedAnswer, StillClock, make_call
 
 PRICE = Price(input=2_000_000, output=3_000_000)
@@ -120,7 +121,11 @@ class Line:
     permits: list = field(default_factory=list)
     outcomes: list = field(default_factory=list)
     fallbacks: int = 0
+    retries: int = 0
+    naps: list = field(default_factory=list)
+    """Seconds of every wait between two attempts; the clock goes on by as much."""
     attempts: int = 3
+    failures: int = 5
     targets: tuple = ("a", "b")
     plan_error: Exception | None = None
     admit_error: Exception | None = None
@@ -130,7 +135,8 @@ class Line:
     price: Price | None = PRICE
 
     def __post_init__(self) -> None:
-        self.dispatch = Dispatch(self.houses, self, self.attempts)
+        self.breakers = Breakers(BreakerSettings(failures=self.failures), self.clock)
+        self.dispatch = Dispatch(self.houses, self, self.attempts, self.breakers, self.clock, self.sleep)
         self.gateway = Gateway(
             plan=self.plan,
             admit=self.admit,
@@ -142,6 +148,13 @@ class Line:
 
     def fell_back(self) -> None:
         self.fallbacks += 1
+
+    def retried(self) -> None:
+        self.retries += 1
+
+    async def sleep(self, seconds) -> None:
+        self.naps.append(seconds)
+        self.clock.seconds += seconds
 
     def plan(self, call) -> Plan:
         if self.plan_error is not None:

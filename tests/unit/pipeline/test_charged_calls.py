@@ -59,8 +59,20 @@ async def test_a_client_that_leaves_while_money_is_held_uses_up_no_rate(line):
     assert (line.permits[0].refunded, line.permits[0].released, line.outcomes) == (1, 0, [])
 
 
+async def test_who_is_shut_out_while_money_is_held_does_not_begin(line):
+    line.hold_play = Pause()
+    going = asyncio.ensure_future(line.run(line.client(principal=PAYS)))
+    async with asyncio.timeout(5):
+        await line.hold_play.reached.wait()
+    assert line.gateway.cut(lambda _principal: False) == 1
+    with pytest.raises(asyncio.CancelledError):
+        await going
+    assert (line.permits[0].refunded, line.outcomes, line.gateway.in_flight) == (1, [], 0)
+    assert not any(house.sent for house in line.houses.values())
+
+
 async def test_a_call_that_failed_before_it_delivered_anything_is_given_back(line):
-    line.play(a=DEAD, b=DEAD)
+    line.play(a=[DEAD, DEAD], b=DEAD)
     with pytest.raises(UpstreamError):
         await line.run(line.client(principal=PAYS))
     (hold,) = line.holds

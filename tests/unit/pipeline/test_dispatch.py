@@ -1,13 +1,32 @@
+import asyncio
+
+import msgspec
 import pytest
 
 from stellwerk.core.call import Operation, Wire
-from stellwerk.core.errors import BadRequest, RateLimited, Unavailable, UpstreamBroken, UpstreamError
+from stellwerk.core.errors import (
+    BadRequest,
+    GatewayError,
+    NotFound,
+    RateLimited,
+    Unavailable,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
 from stellwerk.core.outcome import Usage
 from stellwerk.core.plan import Plan, Target
+from stellwerk.pipeline.dispatch import back_off
 from stellwerk.pipeline.estimate import estimate
 from stellwerk.pipeline.meter import CallMeter
+from tests.port_fakes import Pause
 
 DEAD = UpstreamError("Dead.", may_fall_back=True)
+BUSY = Unavailable("Busy.", code="upstream_overloaded", may_fall_back=True)
+UNKNOWN = NotFound("No such model.", may_fall_back=True)
+REFUSED = UpstreamRefused("Not with this key.", may_fall_back=True)
+FULL = RateLimited("Later.", may_fall_back=True)
 
 
 async def run(line, client, *targets):
@@ -83,7 +102,8 @@ async def test_after_the_first_byte_there_is_no_second_target(line, answer):
     assert first.aborted == 1
 
 
-async def test_what_a_failed_target_counted_is_not_billed_to_the_next(line, answer):
+async def test_what_a_failed_target_counted_is_not_billed_to_the_next(make_line, answer):
+    line = make_line(attempts=2)
     line.play(a=answer(b"x"), b=DEAD)
     client = line.client()
 
@@ -129,3 +149,231 @@ async def test_a_provider_that_is_added_later_is_found(line, answer):
     client = line.client()
     await run(line, client, "new")
     assert client.got == [b"one"]
+
+
+# --- once more
+
+
+def sent(line):
+    return {name: len(house.sent) for name, house in line.houses.items() if house.sent}
+
+
+@pytest.mark.parametrize("error", [DEAD, BUSY, FULL, UpstreamTimeout("Late.", may_fall_back=True)])
+async def test_a_target_that_may_recover_is_tried_again_after_a_wait(line, answer, error):
+    line.play(a=[error, error, answer(b"one")])
+    client = line.client()
+    await run(line, client, "a")
+    assert (client.got, line.retries, line.fallbacks, line.meter.attempts) == ([b"one"], 2, 0, 3)
+    first, second = line.naps
+    assert 0.375 <= first <= 0.5
+    assert 0.75 <= second <= 1.0
+
+
+def test_the_wait_doubles_up_to_five_seconds_and_is_never_the_same():
+    for retries, longest in enumerate([0.5, 1, 2, 4, 5, 5, 5]):
+        waits = [back_off(retries) for _ in range(50)]
+        assert 0.75 * longest <= min(waits) < max(waits) <= longest
+
+
+@pytest.mark.parametrize("error", [UNKNOWN, REFUSED])
+async def test_a_target_that_will_not_do_better_is_tried_once(line, error):
+    line.play(a=error)
+    with pytest.raises(GatewayError) as caught:
+        await run(line, line.client(), "a")
+    assert caught.value is error
+    assert (line.naps, sent(line)) == ([], {"a": 1})
+
+
+async def test_every_target_is_tried_before_one_is_tried_again(line, answer):
+    line.dispatch.attempts = 5
+    line.play(a=[DEAD, answer(b"one")], b=REFUSED, c=UNKNOWN)
+    client = line.client()
+    await run(line, client, "a", "b", "c")
+    assert (client.got, sent(line)) == ([b"one"], {"a": 2, "b": 1, "c": 1})
+    assert (line.fallbacks, line.retries) == (2, 1)
+
+
+async def test_a_target_comes_back_not_before_it_said(line, answer):
+    wants = Unavailable("Busy.", code="upstream_overloaded", retry_after=7, may_fall_back=True)
+    line.play(a=[wants, answer(b"one")])
+    await run(line, line.client(), "a")
+    assert line.naps == [7]
+
+
+async def test_the_target_that_is_free_first_is_tried_again_first(line, answer):
+    line.play(a=RateLimited("Later.", retry_after=20, may_fall_back=True), b=[DEAD, answer(b"one")])
+    client = line.client()
+    await run(line, client, "a", "b")
+    assert (client.got, sent(line)) == ([b"one"], {"a": 1, "b": 2})
+    assert sum(line.naps) <= 0.5
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(31, 1e6), (10, 9), (0.1, 0.2)])
+async def test_a_wait_that_is_too_long_is_the_clients(line, seconds, left):
+    error = RateLimited("Later.", retry_after=seconds, may_fall_back=True)
+    line.play(a=error)
+    client = line.client(deadline=line.clock.seconds + left)
+    with pytest.raises(RateLimited) as caught:
+        await run(line, client, "a")
+    assert caught.value is error
+    assert (line.naps, sent(line)) == ([], {"a": 1})
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 4])
+async def test_a_client_may_ask_for_another_number_of_attempts(line, attempts):
+    line.play(a=[DEAD] * attempts)
+    client = line.client()
+    client.call = msgspec.structs.replace(client.call, attempts=attempts)
+    with pytest.raises(UpstreamError):
+        await run(line, client, "a")
+    assert (sent(line), line.retries) == ({"a": attempts}, attempts - 1)
+
+
+async def test_a_client_that_leaves_during_a_wait_leaves_at_once(line):
+    pause = Pause()
+    line.dispatch._sleep = lambda _seconds: pause.wait()
+    line.play(a=DEAD)
+    going = asyncio.ensure_future(run(line, line.client(), "a"))
+    async with asyncio.timeout(5):
+        await pause.reached.wait()
+    going.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await going
+    assert sent(line) == {"a": 1}
+
+
+# --- breakers
+
+
+async def fail(line, times, target="a", error=DEAD):
+    line.play(**{target: [error] * times})
+    line.dispatch.attempts = 1
+    for _ in range(times):
+        with pytest.raises(GatewayError):
+            await run(line, line.client(), target)
+    line.dispatch.attempts = 3
+
+
+def state(line):
+    return {status.provider: status.state for status in line.breakers.status()}
+
+
+async def test_a_target_that_keeps_failing_is_not_asked_any_more(line):
+    await fail(line, 5)
+    assert state(line) == {"a": "open"}
+    with pytest.raises(Unavailable) as caught:
+        await run(line, line.client(), "a")
+    assert (caught.value.status, caught.value.code, caught.value.retry_after) == (503, "circuit_open", 30)
+    assert (sent(line), line.naps, line.meter.attempts, line.meter.target) == ({"a": 5}, [], 0, None)
+
+
+async def test_attempts_of_one_call_count_singly(make_line):
+    line = make_line(failures=2)
+    line.play(a=[DEAD, DEAD])
+    with pytest.raises(UpstreamError) as caught:
+        await run(line, line.client(), "a")
+    assert caught.value is DEAD
+    assert (sent(line), state(line)) == ({"a": 2}, {"a": "open"})
+
+
+async def test_the_next_target_answers_for_one_that_is_open(line, answer):
+    await fail(line, 5)
+    line.play(b=answer(b"one"))
+    client = line.client()
+    await run(line, client, "a", "b")
+    assert (client.got, line.meter.attempts, line.fallbacks, sent(line)) == ([b"one"], 1, 0, {"a": 5, "b": 1})
+
+
+async def test_the_wait_until_the_first_of_several_is_told(line):
+    await fail(line, 5, "a")
+    line.clock.seconds += 10
+    await fail(line, 5, "b")
+    with pytest.raises(Unavailable) as caught:
+        await run(line, line.client(), "a", "b")
+    assert caught.value.retry_after == 20
+
+
+async def test_one_that_becomes_free_during_a_wait_goes_before_a_second_attempt(line, answer):
+    await fail(line, 5, "a")
+    line.clock.seconds += 29.8
+    line.play(a=answer(b"one"), b=DEAD)
+    client = line.client()
+    await run(line, client, "a", "b")
+    assert (client.got, sent(line), state(line)) == ([b"one"], {"a": 6, "b": 1}, {"b": "closed"})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BadRequest("No."),
+        UNKNOWN,
+        REFUSED,
+        FULL,
+        Unavailable("All connections are in use.", may_fall_back=True),
+        Unavailable("Loading.", code="model_loading", may_fall_back=True),
+    ],
+)
+async def test_what_is_not_the_upstreams_failure_opens_nothing(line, error):
+    await fail(line, 8, error=error)
+    assert state(line) == {}
+
+
+async def test_a_call_whose_own_time_is_up_opens_nothing(line):
+    late = UpstreamTimeout("Late.", may_fall_back=True)
+    line.play(a=[late] * 8)
+    for _ in range(8):
+        with pytest.raises(UpstreamTimeout):
+            await run(line, line.client(deadline=line.clock.seconds), "a")
+    assert state(line) == {}
+
+
+async def test_an_answer_that_breaks_off_is_a_failure(line, answer):
+    line.play(a=answer(b"one", UpstreamBroken("Gone.")))
+    with pytest.raises(UpstreamBroken):
+        await run(line, line.client(), "a")
+    assert state(line) == {"a": "closed"}
+
+
+async def test_a_client_that_leaves_makes_way_for_the_next_probe(line, answer):
+    await fail(line, 5)
+    line.clock.seconds += 30
+    line.play(a=[pause := Pause(), answer(b"one")])
+    going = asyncio.ensure_future(run(line, line.client(), "a"))
+    async with asyncio.timeout(5):
+        await pause.reached.wait()
+    with pytest.raises(Unavailable):
+        await run(line, line.client(), "a")
+    going.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await going
+    assert state(line) == {"a": "half_open"}
+    client = line.client()
+    await run(line, client, "a")
+    assert (client.got, state(line)) == ([b"one"], {})
+
+
+async def test_the_first_byte_of_a_probe_lets_the_others_in(line, answer):
+    await fail(line, 5)
+    line.clock.seconds += 30
+    line.play(a=[answer(b"one", pause := Pause(), b"two"), answer(b"three")])
+    slow, quick = line.client(), line.client()
+    going = asyncio.ensure_future(run(line, slow, "a"))
+    async with asyncio.timeout(5):
+        await pause.reached.wait()
+        await run(line, quick, "a")
+        pause.go_on.set()
+        await going
+    assert (slow.got, quick.got, state(line)) == ([b"one", b"two"], [b"three"], {})
+
+
+async def test_of_many_calls_at_once_one_tries_a_target_that_was_left_alone(line, answer):
+    await fail(line, 5)
+    line.clock.seconds += 30
+    line.play(a=[pause := Pause(), answer(b"one")])
+    going = [asyncio.ensure_future(run(line, line.client(), "a")) for _ in range(50)]
+    async with asyncio.timeout(5):
+        await pause.reached.wait()
+        pause.go_on.set()
+        ended = await asyncio.gather(*going, return_exceptions=True)
+    assert len(line.houses["a"].sent) == 6
+    assert [type(each) for each in ended if each is not None] == [Unavailable] * 49

@@ -111,7 +111,7 @@ def test_messages_and_texts_of_a_list_have_tokens_around_them():
     assert ask(Operation.EMBEDDING, input=["a"] * 1000).input_tokens >= 1000 * 3
 
 
-@pytest.mark.parametrize("field", ["tools", "functions", "response_format"])
+@pytest.mark.parametrize("field", ["tools", "functions", "response_format", "documents", "prediction", "grammar"])
 def test_what_stands_beside_the_messages_is_counted_into_the_upper_bound(field):
     extra = [{"type": "function", "function": {"name": "find", "description": "word " * 300}}]
     assert chat("hi", **{field: extra}).input_tokens >= chat("hi").input_tokens + 300
@@ -182,7 +182,10 @@ def test_a_text_cannot_pass_for_escaped_characters():
         ({"max_completion_tokens": 100}, 100),
         ({"max_completion_tokens": 100, "max_tokens": 50}, 100),
         ({"max_completion_tokens": None, "max_tokens": 50}, 50),
-        ({"max_tokens": 0}, 0),
+        ({"max_tokens": 0}, None),
+        ({"max_tokens": 1, "n_predict": 500}, 500),
+        ({"max_tokens": 1, "n_predict": -1}, None),
+        ({"n_predict": 500}, 500),
         ({"max_tokens": 100, "n": 3}, 300),
         ({"max_tokens": 100, "n": None}, 100),
         ({"n": 3}, None),
@@ -198,6 +201,12 @@ def test_the_output_is_what_the_client_allows_over_all_choices(fields, output):
     assert chat("hi", **fields).output_tokens == output
 
 
+def test_answers_without_a_limit_are_counted_all_the_same():
+    assert chat("hi", n=3).answers == 3
+    assert chat("hi").answers == 1
+    assert ask(Operation.COMPLETION, prompt=["a", "b"], n=4).answers == 8
+
+
 @pytest.mark.parametrize(
     ("prompt", "prompts"), [("a", 1), (["a, [b", '"c"'], 2), ([1, 2, 3], 1), ([[1, 2], [3], [4]], 3)]
 )
@@ -211,7 +220,7 @@ def test_an_embedding_writes_nothing():
 
 
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["url", "data", "text", "content"]), inner),
 )
 

@@ -86,7 +86,8 @@ async def test_another_target_answers_when_the_first_is_dead(line, answer):
     assert (outcome.status, outcome.error, outcome.cost) == (200, None, 80)
 
 
-async def test_when_all_are_dead_the_last_error_is_told_and_recorded(line):
+async def test_when_all_are_dead_the_last_error_is_told_and_recorded(make_line):
+    line = make_line(attempts=2)
     line.play(a=DEAD, b=UpstreamTimeout("Late.", may_fall_back=True))
     with pytest.raises(UpstreamTimeout):
         await line.run()

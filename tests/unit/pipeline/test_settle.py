@@ -36,3 +36,25 @@ def test_every_recorder_gets_the_same_record_once_and_in_order():
     settle = Settle([lambda one: got.append(("ledger", one)), lambda one: got.append(("metrics", one))], lambda *_: 1)
     outcome = settle(meter(price=PRICE, usage=USAGE))
     assert got == [("ledger", outcome), ("metrics", outcome)]
+
+
+def test_a_cut_stream_is_not_free_because_only_its_prompt_had_been_counted():
+    settle = Settle([], lambda price, usage: usage.output_tokens)
+    cut = meter(price=PRICE, usage=USAGE)
+    cut.deliver(7, 700)
+    cut.fail(499, "client_closed_request")
+    outcome = settle(cut)
+    assert (outcome.cost, outcome.estimated) == (7, True)
+
+
+def test_what_the_upstream_counted_stays_when_nothing_was_delivered():
+    cut = meter(price=PRICE, usage=USAGE)
+    cut.fail(502, "upstream_broken")
+    outcome = Settle([], lambda price, usage: usage.input_tokens)(cut)
+    assert (outcome.cost, outcome.estimated) == (2, False)
+
+
+def test_an_empty_answer_that_was_counted_stays_empty():
+    whole = meter(price=PRICE, usage=USAGE)
+    whole.deliver(1, 300)
+    assert Settle([], lambda price, usage: usage.output_tokens)(whole).cost == 0

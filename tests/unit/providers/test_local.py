@@ -253,7 +253,17 @@ async def test_a_cancelled_request_frees_the_model(start, upstream):
 
 @pytest.mark.parametrize(
     "name",
-    ["chat_template", "chat_template_file", "id_slot", "slot_id", "lora", "n_keep", "n_discard", "t_max_predict_ms"],
+    [
+        "chat_template",
+        "chat_template_file",
+        "id_slot",
+        "slot_id",
+        "lora",
+        "n_cmpl",
+        "n_keep",
+        "n_discard",
+        "t_max_predict_ms",
+    ],
 )
 async def test_fields_that_reach_into_the_engine_are_refused_before_it_is_loaded(start, upstream, name):
     local, slots = start(address_of(upstream))
@@ -261,6 +271,18 @@ async def test_fields_that_reach_into_the_engine_are_refused_before_it_is_loaded
         await send(local, make_call(**{name: 1}))
     assert (caught.value.param, caught.value.code) == (name, "unsupported_parameter")
     assert slots.asked == []
+
+
+@pytest.mark.parametrize("prompt", [["a", "b"], [[1], [2]], ["a", [1]], [1, "a"]])
+def test_several_prompts_are_refused_because_the_engine_counts_only_the_first(prompt):
+    with pytest.raises(BadRequest) as caught:
+        check_fields(make_call(Operation.COMPLETION, prompt=prompt).fields)
+    assert (caught.value.param, caught.value.code) == ("prompt", "unsupported_parameter")
+
+
+@pytest.mark.parametrize("prompt", ["a", "[1, 2]", ["a, b"], [1, 2], [[1, 2]], []])
+def test_one_prompt_is_taken_in_every_form(prompt):
+    check_fields(make_call(Operation.COMPLETION, prompt=prompt).fields)
 
 
 def test_a_number_of_dimensions_is_refused_and_null_is_none():

@@ -3,10 +3,15 @@ import json
 from http import HTTPStatus
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stellwerk.core.call import Operation
 from stellwerk.core.errors import UpstreamError
-from stellwerk.providers.ollama import Ollama, ollama_address
+from stellwerk.providers.ollama import Ollama, ollama_address, ollama_shortcode, ollama_shortcodes
+from stellwerk.routing.catalogue import Catalogue
+from stellwerk.routing.discovery import Discovery, Settings, Source
+from tests.port_fakes import StillClock
 
 QWEN = {
     "name": "qwen3:8b",
@@ -213,3 +218,75 @@ async def test_no_ollama_is_an_upstream_error():
 )
 def test_the_address_is_read_as_ollama_reads_it(environment, address):
     assert ollama_address(environment) == address
+
+
+@pytest.mark.parametrize(
+    ("tag", "shortcode"),
+    [
+        ("gemma3:4b", "ollama-gemma3-4b"),
+        ("gemma3:12b", "ollama-gemma3-12b"),
+        ("qwen3:latest", "ollama-qwen3"),
+        ("qwen3:32b", "ollama-qwen3-32b"),
+        ("devstral:latest", "ollama-devstral"),
+        ("llama3.2-vision:latest", "ollama-llama3.2-vision"),
+        ("qwen3", "ollama-qwen3"),
+        ("the-latest:8b", "ollama-the-latest-8b"),
+        ("hf.co/house/Model-GGUF:Q4_K_M", "ollama-hf.co/house/Model-GGUF-Q4_K_M"),
+    ],
+)
+def test_a_model_has_the_documented_shortcode(tag, shortcode):
+    assert ollama_shortcode(tag) == shortcode
+    assert ollama_shortcodes([tag]) == {tag: shortcode}
+
+
+def test_of_two_models_with_the_same_shortcode_one_has_a_longer_one_whatever_their_order():
+    clash = ["gemma3:4b", "gemma3-4b:latest", "Gemma3:4b", "gemma3:4b-2"]
+    chosen = ollama_shortcodes(clash)
+    assert chosen == ollama_shortcodes(reversed(clash)) == {
+        "Gemma3:4b": "ollama-Gemma3-4b",
+        "gemma3-4b:latest": "ollama-gemma3-4b-latest",
+        "gemma3:4b": "ollama-gemma3-4b-3",
+        "gemma3:4b-2": "ollama-gemma3-4b-2",
+    }  # fmt: skip
+
+
+@given(st.lists(st.text(alphabet="aA1:-", min_size=1, max_size=6) | st.sampled_from(["a:latest", "a-latest", "a"])))
+def test_no_two_shortcodes_are_alike(tags):
+    chosen = ollama_shortcodes(tags)
+    assert chosen.keys() == set(tags)
+    assert len({shortcode.casefold() for shortcode in chosen.values()}) == len(chosen)
+
+
+class WatchedCatalogue(Catalogue):
+    def __init__(self):
+        super().__init__()
+        self.changed = asyncio.Event()
+
+    def swap(self, snapshot):
+        super().swap(snapshot)
+        self.changed.set()
+
+    async def leads(self, name, tag):
+        """Waits until `name` leads to the model `tag` of the Ollama, or nowhere when that is None."""
+        async with asyncio.timeout(5):
+            while ((plan := self.plan(name)) and plan.targets[0].model) != tag:
+                self.changed.clear()
+                await self.changed.wait()
+
+
+async def test_shortcodes_follow_what_is_installed_without_a_restart(server):
+    server.tags = [QWEN | {"name": "gemma3:4b"}, QWEN | {"name": "qwen3:latest"}]
+    catalogue = WatchedCatalogue()
+    source = Source(lister=Ollama(fetch, address=server.address), open=True, changes_often=True)
+    settings = Settings(refresh_seconds=3600, often_seconds=0.01)
+    discovery = Discovery(catalogue, clock=StillClock(), sources=[source], settings=settings)
+    running = asyncio.create_task(discovery.run())
+    await catalogue.leads("ollama-gemma3-4b", "gemma3:4b")
+    await catalogue.leads("OLLAMA-Qwen3", "qwen3:latest")
+    server.tags = [QWEN | {"name": "llama3.3:latest"}, QWEN | {"name": "qwen3:latest"}]
+    await catalogue.leads("ollama-llama3.3", "llama3.3:latest")
+    await catalogue.leads("ollama-gemma3-4b", None)
+    assert [model.shortcode for model in catalogue.models()] == ["ollama-llama3.3", "ollama-qwen3"]
+    assert [model.id for model in catalogue.models()] == ["ollama/llama3.3:latest", "ollama/qwen3:latest"]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

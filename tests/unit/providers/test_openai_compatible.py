@@ -1,5 +1,6 @@
 import asyncio
 import json
+import logging
 from contextlib import suppress
 from email.utils import formatdate
 
@@ -36,7 +37,7 @@ def connect(pools, upstream):
     """Makes providers: `connect(stream_options=False)`."""
 
     def make(server=upstream, **settings):
-        settings = ProviderSettings(**{"name": "house", "base_url": server.url, "key": Secret(KEY), **settings})
+        settings = ProviderSettings(**{"name": "house", "base_url": server.url, "keys": (Secret(KEY),), **settings})
         return OpenAICompatible(settings, pools.pool(parse_base_url(settings.base_url)[0]), StillClock())
 
     return make
@@ -129,7 +130,7 @@ async def test_key_and_headers_go_to_the_vendor(connect, upstream):
 
 
 async def test_without_a_key_no_credential_is_sent(connect, upstream):
-    await send(connect(key=None))
+    await send(connect(keys=()))
     assert "authorization" not in upstream.requests[0].headers
 
 
@@ -374,3 +375,159 @@ async def test_models_that_were_named_are_not_asked_for(connect, upstream):
     assert [model.id for model in await connect(models=("a", "b/c")).models()] == ["house/a", "house/b/c"]
     assert await connect(lists_models=False).models() == []
     assert upstream.requests == []
+
+
+# --- several keys
+
+KEYS = ("sk-first-Zx81abcdefgh", "sk-second-Zx81abcdefg", "sk-third-Zx81abcdefgh")
+
+
+@pytest.fixture
+def ring(connect):
+    """Makes providers with several keys: `ring(2)`."""
+    return lambda count=3: connect(keys=tuple(map(Secret, KEYS[:count])))
+
+
+def by_key(**scripts):
+    """Answers by which key is sent: `by_key(first=answering({}, 429))`; all others chat."""
+
+    async def script(talk):
+        name = talk.request.headers["authorization"].split("-")[1]
+        await scripts.get(name, answering(completion(name)))(talk)
+
+    return script
+
+
+def used(upstream):
+    return [request.headers["authorization"].split("-")[1] for request in upstream.requests]
+
+
+def content(body):
+    return json.loads(body)["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 429])
+async def test_the_next_key_answers_the_same_request_when_one_is_refused(ring, upstream, status):
+    upstream.script = by_key(first=answering({}, status))
+    assert content(await send(ring(2), make_call(user="me"))) == "second"
+    first, second = upstream.requests
+    assert used(upstream) == ["first", "second"]
+    assert first.body == second.body
+
+
+async def test_the_key_that_answered_is_stayed_with(ring, upstream):
+    upstream.script = by_key(first=answering({}, 429))
+    provider = ring(2)
+    for _ in range(3):
+        await send(provider)
+    assert used(upstream) == ["first", "second", "second", "second"]
+
+
+@pytest.mark.parametrize("status", [400, 404, 408, 413, 422, 500, 503])
+async def test_what_lies_not_with_the_key_is_not_sent_with_another(ring, upstream, status):
+    upstream.script = by_key(first=answering({}, status))
+    with pytest.raises(GatewayError):
+        await send(ring(2))
+    assert used(upstream) == ["first"]
+
+
+async def test_when_all_keys_are_refused_the_first_that_comes_back_is_told(ring, upstream):
+    upstream.script = by_key(
+        first=answering({}, 429, [("retry-after", "90")]),
+        second=answering({"error": "you have reached your hourly usage limit"}, 429),
+        third=answering({}, 429, [("retry-after", "40")]),
+    )
+    provider = ring()
+    for _ in range(2):
+        with pytest.raises(RateLimited) as caught:
+            await send(provider)
+        assert (caught.value.code, caught.value.retry_after) == ("upstream_rate_limited", 40)
+        assert caught.value.may_fall_back
+    assert used(upstream) == ["first", "second", "third"]
+    provider._clock.seconds += 40
+    upstream.script = by_key()
+    assert content(await send(provider)) == "third"
+    assert [status.state for status in provider.key_status()] == ["cooling", "cooling", "ready"]
+
+
+async def test_a_key_that_is_not_known_is_parked_and_named_once_by_its_place(ring, upstream, caplog):
+    upstream.script = by_key(first=answering({}, 401))
+    provider = ring(2)
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            assert content(await send(provider)) == "second"
+    assert used(upstream) == ["first", "second", "second", "second"]
+    (message,) = caplog.messages
+    assert "house does not know the key 1 of 2" in message
+    assert "sk-" not in message
+    provider.try_all_keys()
+    upstream.script = by_key(second=answering({}, 429))
+    assert content(await send(provider)) == "first"
+
+
+async def test_keys_that_are_all_unknown_are_the_gateways_fault(ring, upstream):
+    upstream.script = answering({}, 401)
+    provider = ring(2)
+    for _ in range(2):
+        with pytest.raises(UpstreamRefused) as caught:
+            await send(provider)
+        assert caught.value.may_fall_back
+    assert used(upstream) == ["first", "second", "second"]
+
+
+async def test_a_forbidden_request_is_tried_with_every_key_and_held_against_none(ring, upstream):
+    upstream.script = answering({}, 403)
+    provider = ring()
+    with pytest.raises(UpstreamRefused):
+        await send(provider)
+    assert used(upstream) == ["first", "second", "third"]
+    assert {status.state for status in provider.key_status()} == {"ready"}
+
+
+async def test_many_calls_at_once_all_find_the_key_that_answers(ring, upstream):
+    upstream.script = by_key(
+        first=answering({}, 429, [("retry-after", "60")]), second=answering({"error": "weekly limit"}, 429)
+    )
+    provider = ring()
+    answers = await asyncio.gather(*(send(provider) for _ in range(30)))
+    assert {content(answer) for answer in answers} == {"third"}
+    assert max(used(upstream).count(name) for name in ("first", "second")) <= 30
+    upstream.requests.clear()
+    await asyncio.gather(*(send(provider) for _ in range(30)))
+    assert set(used(upstream)) == {"third"}
+
+
+async def test_the_limit_of_one_model_leaves_the_key_to_another(ring, upstream):
+    upstream.script = by_key(first=answering({}, 429))
+    provider = ring(2)
+    await send(provider)
+    provider._keys.succeeded(0)
+    upstream.script = by_key()
+    call = make_call()
+    async with asyncio.timeout(5):
+        other = Target(provider="house", model="other")
+        assert content(await (await provider.send(call, other, call.wire, call.fields)).read()) == "first"
+
+
+async def test_no_key_is_repeated_whichever_was_sent(ring, upstream):
+    upstream.script = answering({"error": {"message": f"bad: {' '.join(KEYS)}"}}, 400)
+    with pytest.raises(BadRequest) as caught:
+        await send(ring())
+    assert not any(key in caught.value.message for key in KEYS)
+
+
+async def test_the_list_of_models_is_asked_for_with_the_next_key_too(ring, upstream):
+    upstream.script = by_key(first=answering({}, 401), second=answering({"data": MODELS}))
+    assert len(await ring().models()) == 2
+    assert used(upstream) == ["first", "second"]
+
+
+async def test_a_single_key_is_asked_with_however_often_it_was_refused(connect, upstream):
+    upstream.script = answering({}, 429, [("retry-after", "60")])
+    provider = connect()
+    for _ in range(2):
+        with pytest.raises(RateLimited) as caught:
+            await send(provider)
+        assert caught.value.retry_after == 60
+    assert len(upstream.requests) == 2
+    assert provider.key_status() == []

@@ -29,6 +29,8 @@ def test_every_count_is_read():
         b"{",
         b"[]",
         b'"x"',
+        b"{}",
+        b'{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}',
         b'{"prompt_tokens":-1}',
         b'{"completion_tokens":1e3}',
         b'{"prompt_tokens":1000000001}',
@@ -43,7 +45,7 @@ def test_what_cannot_be_believed_is_not_counted(raw):
     assert read_usage(raw) is None
 
 
-@given(st.integers(0, 10**9), st.integers(0, 10**9))
+@given(st.integers(1, 10**9), st.integers(0, 10**9))
 def test_what_is_rendered_is_read_again(prompt, output):
     usage = Usage(input_tokens=prompt, output_tokens=output)
     assert read_usage(json.dumps(render_usage(usage)).encode()) == usage

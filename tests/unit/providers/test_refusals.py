@@ -105,3 +105,22 @@ def test_codes_and_fields_that_are_words_are_passed_on():
 
 def _body(code) -> bytes:
     return json.dumps({"error": {"message": "No.", "code": code, "param": {"a": 1}}}).encode()
+
+
+OWN_KEY = "house-key without-a-mark"
+
+
+@given(WORDS, WORDS)
+def test_what_the_upstream_was_shown_does_not_survive_however_it_looks(before, after):
+    assert OWN_KEY not in (clean_message(f"{before}{OWN_KEY}{after}", [OWN_KEY]) or "")
+    assert clean_message(f"{'a' * 3990}{OWN_KEY}", [OWN_KEY]).strip("a*") == ""
+
+
+def test_what_the_upstream_was_shown_is_no_code_and_no_field():
+    body = json.dumps({"error": {"message": "no", "code": "house-key", "param": "x.house-key"}}).encode()
+    error = read_refusal(400, body, None, 0.0, ["house-key"])
+    assert (error.message, error.code, error.param) == ("no", "invalid_value", None)
+
+
+def test_a_short_word_is_no_secret():
+    assert clean_message("ollama has no such model", ["ollama"]) == "ollama has no such model"

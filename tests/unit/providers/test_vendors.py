@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from genai_prices import data_snapshot
 
-from stellwerk.providers.vendors import load_vendors, parse_vendors, vendors_in_environment
+from stellwerk.providers.vendors import keys_in_environment, load_vendors, parse_vendors, vendors_in_environment
 
 ROW = b"""
 acme:
@@ -76,15 +76,13 @@ def test_a_key_in_the_environment_is_enough():
     (access,) = vendors_in_environment(load_vendors(), {"MISTRAL_API_KEY": "secret"})
     assert access.vendor.name == "mistral"
     assert access.base_url == "https://api.mistral.ai/v1"
-    assert access.key is not None
-    assert access.key.reveal() == "secret"
+    assert [key.reveal() for key in access.keys] == ["secret"]
     assert "secret" not in repr(access)
 
 
 def test_the_first_key_variable_that_is_set_wins():
     (access,) = vendors_in_environment(load_vendors(), {"GEMINI_API_KEY": " ", "GOOGLE_API_KEY": "second"})
-    assert access.key is not None
-    assert access.key.reveal() == "second"
+    assert [key.reveal() for key in access.keys] == ["second"]
 
 
 def test_the_environment_may_move_a_vendor():
@@ -110,10 +108,38 @@ def test_nothing_else_turns_a_vendor_on(environment):
 
 def test_a_local_server_is_used_when_its_address_is_set():
     (access,) = vendors_in_environment(load_vendors(), {"VLLM_API_BASE": "http://10.0.0.7:8000/v1"})
-    assert (access.vendor.name, access.base_url, access.key) == ("vllm", "http://10.0.0.7:8000/v1", None)
+    assert (access.vendor.name, access.base_url, access.keys) == ("vllm", "http://10.0.0.7:8000/v1", ())
 
 
 def test_a_token_with_other_uses_needs_the_address_beside_it():
     environment = {"GITHUB_TOKEN": "t", "GITHUB_MODELS_BASE_URL": "https://models.github.ai/inference"}
     (access,) = vendors_in_environment(load_vendors(), environment)
     assert access.vendor.name == "github"
+
+
+def revealed(environment, *variables):
+    return [key.reveal() for key in keys_in_environment(variables or ("ACME_API_KEY",), environment)]
+
+
+def test_a_vendor_may_have_several_keys_in_the_order_of_their_numbers():
+    environment = {f"ACME_API_KEY_{number}": f"k{number}" for number in (31, 10, 2, 0)}
+    assert revealed(environment) == ["k0", "k2", "k10", "k31"]
+    assert revealed({**environment, "ACME_API_KEY": "k"}) == ["k", "k0", "k2", "k10", "k31"]
+    (access,) = vendors_in_environment(load_vendors(), {"MAMMOUTH_API_KEY_0": "a", "MAMMOUTH_API_KEY_1": "b"})
+    assert [key.reveal() for key in access.keys] == ["a", "b"]
+
+
+def test_a_key_that_stands_twice_counts_once_and_blanks_are_none():
+    assert revealed({"ACME_API_KEY": " a ", "ACME_API_KEY_0": "a", "ACME_API_KEY_1": " ", "ACME_API_KEY_2": "b"}) == [
+        "a",
+        "b",
+    ]
+
+
+def test_numbers_end_at_31_and_are_written_plainly():
+    assert revealed({"ACME_API_KEY_32": "a", "ACME_API_KEY_01": "a", "ACME_API_KEY_": "a", "ACME_API_KEY0": "a"}) == []
+
+
+def test_keys_of_two_variables_are_not_mixed():
+    environment = {"GEMINI_API_KEY_1": "a", "GOOGLE_API_KEY": "b"}
+    assert revealed(environment, "GEMINI_API_KEY", "GOOGLE_API_KEY") == ["a"]

@@ -231,3 +231,84 @@ def test_a_new_snapshot_takes_the_place_of_the_old_one():
     assert [known.id for known in catalogue.models()] == [known.id for known in ALL]
     assert catalogue.supports(Target(provider="openai", model="gpt-5"), Operation.CHAT)
     assert catalogue.suggest("gpt-55")
+
+
+HAIKU = model("mammouth", "claude-3-5-Haiku", shortcode="claude-h")
+O3 = model("mammouth", "o3", shortcode="o3")
+
+
+@pytest.mark.parametrize("name", ["claude-h", "CLAUDE-H", "Claude-H", "claude-3-5-Haiku", "CLAUDE-3-5-HAIKU"])
+def test_a_model_with_a_shortcode_is_found_by_it_and_by_its_id_in_any_case(name):
+    snapshot = Snapshot([HAIKU])
+    assert leads(snapshot, name) == ["mammouth|claude-3-5-Haiku"]
+    assert snapshot.plan(name).name == "mammouth/claude-3-5-Haiku"
+    assert snapshot.get(name) == HAIKU
+
+
+def test_a_shortcode_makes_no_second_model():
+    assert [known.id for known in Snapshot([HAIKU, O3]).models()] == ["mammouth/claude-3-5-Haiku", "mammouth/o3"]
+
+
+def test_of_several_models_of_a_name_the_one_with_a_shortcode_is_meant():
+    snapshot = Snapshot([model("openai", "o3"), O3, model("azure", "o3")])
+    assert leads(snapshot, "o3") == ["mammouth|o3"]
+    assert leads(snapshot, "O3") == ["mammouth|o3"]
+
+
+def test_a_local_model_goes_before_one_with_a_shortcode():
+    snapshot = Snapshot([model("vllm", "gpt-4.1", local=True), model("mammouth", "gpt-4.1", shortcode="gpt41")])
+    assert leads(snapshot, "gpt-4.1") == ["vllm|gpt-4.1"]
+    assert leads(snapshot, "gpt41") == ["mammouth|gpt-4.1"]
+
+
+def test_a_shortcode_goes_before_another_models_bare_name():
+    snapshot = Snapshot([model("house", "claude-h"), HAIKU])
+    assert leads(snapshot, "claude-h") == ["mammouth|claude-3-5-Haiku"]
+    assert leads(snapshot, "house/claude-h") == ["house|claude-h"]
+
+
+def test_a_shortcode_is_found_in_any_case_though_another_name_differs_in_case_only():
+    snapshot = Snapshot([model("house", "CLAUDE-h"), model("house", "claude-3-5-haiku"), HAIKU])
+    assert leads(snapshot, "Claude-H") == ["mammouth|claude-3-5-Haiku"]
+    assert leads(snapshot, "CLAUDE-3-5-HAIKU") == ["mammouth|claude-3-5-Haiku"]
+    assert leads(snapshot, "CLAUDE-h") == ["house|CLAUDE-h"]
+
+
+def test_a_shortcode_that_is_the_id_of_another_model_is_given_up():
+    snapshot = Snapshot([model("llama_cpp", "o3", own="o3", local=True), O3])
+    assert leads(snapshot, "o3") == ["llama_cpp|o3"]
+    assert snapshot.get("mammouth/o3").shortcode is None
+
+
+def test_only_the_first_of_two_models_keeps_a_shortcode():
+    near, far = model("near", "q:latest", shortcode="ollama-q"), model("far", "Q:latest", shortcode="Ollama-Q")
+    snapshot = Snapshot([near, far])
+    assert leads(snapshot, "OLLAMA-Q") == ["near|q:latest"]
+    assert [known.shortcode for known in snapshot.models()] == ["ollama-q", None]
+
+
+def test_an_alias_takes_the_place_of_a_shortcode():
+    snapshot = Snapshot(
+        [HAIKU, GPT], aliases={"claude-h": Alias(targets=("gpt-5",)), "fast": Alias(targets=("claude-h",))}
+    )
+    assert leads(snapshot, "Claude-H") == ["openai|gpt-5"]
+    assert leads(snapshot, "fast") == ["openai|gpt-5"]
+    assert {known.id: known.shortcode for known in snapshot.models() if known.shortcode} == {"claude-h": "claude-h"}
+
+
+def test_a_shortcode_is_suggested():
+    assert Snapshot([HAIKU, GPT]).suggest("claud-h")[0] == "claude-h"
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("pq"), st.sampled_from(["a", "A", "b", "ab"]), st.sampled_from([None, "a", "B"]))
+    )
+)
+def test_a_shortcode_that_is_shown_leads_to_its_model(rows):
+    snapshot = Snapshot([model(provider, name, shortcode=shortcode) for provider, name, shortcode in rows])
+    for known in snapshot.models():
+        if known.shortcode is not None:
+            for name in (known.shortcode, known.shortcode.swapcase()):
+                assert snapshot.get(name) is known or name in {other.name for other in snapshot.models()}
+            assert snapshot.get(known.shortcode) is known

@@ -2,10 +2,11 @@ import asyncio
 
 import pytest
 
+from stellwerk.core.call import Operation
 from stellwerk.core.errors import UpstreamError
 from stellwerk.core.plan import Model, Price
 from stellwerk.routing.catalogue import Alias, AliasCycleError, Catalogue
-from stellwerk.routing.discovery import Discovery, Settings, Source
+from stellwerk.routing.discovery import Discovery, Settings, Source, with_registered
 
 DEADLINE = 5
 
@@ -280,3 +281,71 @@ async def test_a_circle_of_aliases_is_refused_and_changes_nothing():
         discovery.configure(sources=[], aliases={"a": Alias(targets=("b",)), "b": Alias(targets=("a",))})
     assert ids(catalogue) == ["openai/gpt-5"]
     assert len(discovery.status()) == 1
+
+
+async def test_what_changes_often_is_asked_again_while_the_others_rest():
+    quick, slow = Provider("ollama", "a"), Provider("openai", "gpt-5")
+    sources = [Source(lister=quick, changes_often=True), Source(lister=slow)]
+    settings = Settings(refresh_seconds=3600, often_seconds=0.001)
+    catalogue = WatchedCatalogue()
+    discovery = Discovery(catalogue, clock=Clock(), sources=sources, settings=settings)
+    running = asyncio.create_task(discovery.run())
+    async with asyncio.timeout(DEADLINE):
+        await catalogue.holds("ollama/a", "openai/gpt-5")
+        quick.names = ("b",)
+        await catalogue.holds("ollama/b", "openai/gpt-5")
+    assert slow.asked.qsize() == 1
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_everybody_has_a_turn_again_though_something_changes_often():
+    quick, slow = Provider("ollama", "a"), Provider("openai", "gpt-5")
+    sources = [Source(lister=quick, changes_often=True), Source(lister=slow)]
+    settings = Settings(refresh_seconds=0.01, often_seconds=0.001)
+    discovery = Discovery(Catalogue(), clock=Clock(), sources=sources, settings=settings)
+    running = asyncio.create_task(discovery.run())
+    async with asyncio.timeout(DEADLINE):
+        for _ in range(3):
+            await slow.asked.get()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+def vendor_model(name, **facts):
+    return Model(provider="mammouth", name=name, id=f"mammouth/{name}", **facts)
+
+
+HAIKU = vendor_model("claude-haiku", shortcode="claude-h", context_length=200_000, temperature=(0.0, 1.0))
+
+
+async def test_registered_models_are_there_whether_they_are_listed_or_not():
+    vendor = Provider("mammouth", "new")
+    catalogue = Catalogue()
+    discovery = Discovery(catalogue, clock=Clock(), sources=[Source(lister=vendor, registered=(HAIKU,))])
+    assert catalogue.get("claude-h") == HAIKU
+    await discovery.refresh_now()
+    assert ids(catalogue) == ["mammouth/new", "mammouth/claude-haiku"]
+    assert discovery.status()[0].models == 2
+    vendor.error = UpstreamError("offline")
+    await discovery.refresh_now()
+    discovery.configure(sources=[Source(lister=vendor)], aliases={})
+    assert ids(catalogue) == ["mammouth/new"]
+
+
+def test_a_listed_model_takes_the_registered_facts_and_keeps_its_own():
+    listed = vendor_model("Claude-Haiku", created=5, owned_by="anthropic", operations=frozenset(Operation))
+    [merged] = with_registered([listed], [HAIKU])
+    assert (merged.name, merged.created, merged.owned_by) == ("Claude-Haiku", 5, "anthropic")
+    assert (merged.shortcode, merged.context_length, merged.temperature) == ("claude-h", 200_000, (0.0, 1.0))
+    assert merged.operations == {Operation.CHAT, Operation.COMPLETION}
+
+
+def test_a_name_in_another_case_is_another_model_when_both_are_listed():
+    upper, exact = vendor_model("CLAUDE-HAIKU"), vendor_model("claude-haiku")
+    merged = with_registered([upper, exact], [HAIKU])
+    assert [model.shortcode for model in merged] == [None, "claude-h"]
+    assert [model.shortcode for model in with_registered([upper, vendor_model("Claude-haiku")], [HAIKU])] == [
+        "claude-h",
+        None,
+    ]

@@ -146,3 +146,16 @@ def test_rights_are_checked_before_abilities(catalogue):
 def test_a_key_sees_what_it_may_use(catalogue, allowed, seen):
     principal = call("demo", allowed=allowed).principal
     assert {model.id for model in catalogue.models() if may_see(principal, model, catalogue)} == seen
+
+
+@pytest.mark.parametrize("asked", ["claude-h", "CLAUDE-H", "claude-haiku", "mammouth/claude-haiku"])
+@pytest.mark.parametrize("allowed", ["claude-h", "mammouth/claude-haiku"])
+def test_a_key_that_names_a_shortcode_may_use_its_model_by_every_name(asked, allowed):
+    haiku = model("mammouth", "claude-haiku", shortcode="claude-h")
+    catalogue = Catalogue(Snapshot([haiku, model("mammouth", "other", shortcode="o")]))
+    found = plan(call(asked, allowed=[allowed]), catalogue)
+    assert found.name == "mammouth/claude-haiku"
+    principal = call(asked, allowed=[allowed]).principal
+    assert [may_see(principal, known, catalogue) for known in catalogue.models()] == [True, False]
+    with pytest.raises(Forbidden):
+        plan(call("o", allowed=[allowed]), catalogue)

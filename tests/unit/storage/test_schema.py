@@ -16,6 +16,7 @@ from stellwerk.auth import keys, logins, signups, users
 from stellwerk.ledger import accounts, budgets, calls, holds, tariff
 from stellwerk.limits import attempts
 from stellwerk.records import audit, settings, uptime
+from stellwerk.sessions import sql_store
 from stellwerk.storage.failures import DatabaseCorrupt, DatabaseTooNew, FolderInUse, MigrationFailed, StorageRefused
 from stellwerk.storage.folder import FolderLock
 from stellwerk.storage.schema import (
@@ -40,7 +41,22 @@ def upgrade():
 """
 
 
-OWNERS = (keys, logins, signups, users, accounts, budgets, calls, holds, tariff, attempts, audit, settings, uptime)
+OWNERS = (
+    keys,
+    logins,
+    signups,
+    users,
+    accounts,
+    budgets,
+    calls,
+    holds,
+    tariff,
+    attempts,
+    audit,
+    settings,
+    uptime,
+    sql_store,
+)
 """Modules that define tables: importing them is what makes the tables known."""
 
 

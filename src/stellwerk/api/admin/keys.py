@@ -35,6 +35,8 @@ from stellwerk.records.audit import Actor
 
 _TAG = "Keys"
 _DAY = 86_400.0
+_LAST_MOMENT = 253_402_300_799.0
+"""The end of the year 9999 in UTC: a later time cannot be written, whatever zone it was stated in."""
 KEY_ROLES = {
     Role.USER: frozenset({Role.USER}),
     Role.VIEWER: frozenset({Role.VIEWER}),
@@ -269,8 +271,8 @@ def to_expiry(at: datetime | None, in_days: int | None, now: float) -> float | N
         return now + in_days * _DAY
     if at is None:
         return None
-    if at.timestamp() <= now:
-        raise BadRequest("'expires_at' must be in the future.", param="expires_at")
+    if not now < at.timestamp() <= _LAST_MOMENT:
+        raise BadRequest("'expires_at' must be in the future and before the year 10000.", param="expires_at")
     return at.timestamp()
 
 

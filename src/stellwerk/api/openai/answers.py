@@ -3,6 +3,7 @@
 import base64
 import re
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -28,19 +29,19 @@ class _Answer(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-def check_choices(body: bytes) -> Usage | None:
+def check_choices(body: bytes, secrets: Sequence[str] = ()) -> Usage | None:
     """The usage in a chat or text completion. Raises UpstreamError when it is no such thing."""
     answer = _read(body)
     if answer.choices is None:
-        raise _complain(answer)
+        raise _complain(answer, secrets)
     return read_usage(answer.usage)
 
 
-def check_data(body: bytes) -> Usage | None:
+def check_data(body: bytes, secrets: Sequence[str] = ()) -> Usage | None:
     """The usage in a list of embeddings. Raises UpstreamError when it is no such thing."""
     answer = _read(body)
     if answer.data is None:
-        raise _complain(answer)
+        raise _complain(answer, secrets)
     return read_usage(answer.usage)
 
 
@@ -51,9 +52,9 @@ def _read(body: bytes) -> _Answer:
         raise _unreadable() from None
 
 
-def _complain(answer: _Answer) -> UpstreamError:
+def _complain(answer: _Answer, secrets: Sequence[str]) -> UpstreamError:
     """Some upstreams report a failure under status 200."""
-    return stream_error(answer.error) if bytes(answer.error) != b"null" else _unreadable()
+    return stream_error(answer.error, secrets) if bytes(answer.error) != b"null" else _unreadable()
 
 
 def _unreadable() -> UpstreamBroken:

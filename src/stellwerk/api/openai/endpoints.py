@@ -7,6 +7,7 @@ from urllib.parse import unquote
 import msgspec
 
 from stellwerk.api._guard import Request, RequestHandler, Routes
+from stellwerk.api.openai.conversations import Conversations
 from stellwerk.api.openai.models import render_model
 from stellwerk.api.openai.reply import OpenAIReply
 from stellwerk.api.openai.requests import Body, ChatBody, CompletionBody, EmbeddingBody, read_body
@@ -18,6 +19,9 @@ from stellwerk.http.exchange import Headers
 from stellwerk.pipeline.gateway import Gateway
 
 _JSON: Headers = ((b"content-type", b"application/json"),)
+_OWN_FIELDS = ("session_id", "timeout", "retries")
+_SHORTEST_SECONDS = 1.0
+_MOST_ATTEMPTS = 10
 _CALLS: tuple[tuple[str, Operation, Wire, type[Body]], ...] = (
     ("/chat/completions", Operation.CHAT, Wire.OPENAI_CHAT, ChatBody),
     ("/completions", Operation.COMPLETION, Wire.OPENAI_COMPLETION, CompletionBody),
@@ -42,8 +46,10 @@ class OpenAIAPI:
         models: Models,
         may_see: Callable[[Principal, Model], bool],
         total_seconds: float,
+        conversations: Conversations,
     ) -> None:
         self._gateway = gateway
+        self._conversations = conversations
         self._models = models
         self._may_see = may_see
         self.total_seconds = total_seconds
@@ -61,20 +67,12 @@ class OpenAIAPI:
         async def answer(request: Request) -> None:
             exchange = request.exchange
             body, fields = read_body(exchange.body, exchange.headers.get(b"content-type"), decoder)
-            call = Call(
-                id=request.id,
-                operation=operation,
-                wire=wire,
-                model=body.model,
-                fields=fields,
-                principal=request.caller,
-                received=exchange.received,
-                deadline=exchange.received + self.total_seconds,
-                stream=body.streams,
-                wants_usage=body.wants_usage,
-                peer=exchange.peer,
-            )
-            await self._gateway.run(call, OpenAIReply(call, exchange))
+            call = make_call(request, operation, wire, body, fields, self.total_seconds)
+            session = getattr(body, "session_id", None)
+            if session:
+                await self._conversations.run(call, exchange, session)
+            else:
+                await self._gateway.run(call, OpenAIReply(call, exchange))
 
         return answer
 
@@ -93,3 +91,34 @@ class OpenAIAPI:
     def _respond(self, request: Request, body: object) -> None:
         headers = ((b"x-request-id", request.id.encode()), *_JSON)
         request.exchange.respond(200, headers, msgspec.json.encode(body))
+
+
+def make_call(
+    request: Request,
+    operation: Operation,
+    wire: Wire,
+    body: Body,
+    fields: dict[str, msgspec.Raw],
+    total_seconds: float,
+) -> Call:
+    """The call that a body asks for; the fields that are ours are taken out of what goes upstream."""
+    exchange = request.exchange
+    for name in _OWN_FIELDS:
+        fields.pop(name, None)
+    seconds = total_seconds
+    if body.timeout:
+        seconds = min(max(body.timeout, _SHORTEST_SECONDS), total_seconds)
+    return Call(
+        id=request.id,
+        operation=operation,
+        wire=wire,
+        model=body.model,
+        fields=fields,
+        principal=request.caller,
+        received=exchange.received,
+        deadline=exchange.received + seconds,
+        stream=body.streams,
+        wants_usage=body.wants_usage,
+        attempts=min(max(body.retries, 1), _MOST_ATTEMPTS) if body.retries else None,
+        peer=exchange.peer,
+    )

@@ -41,6 +41,8 @@ def render_model(model: Model) -> dict[str, Any]:
             "size_bytes": model.size_bytes,
         },
     }
+    if model.shortcode is not None:
+        rendered["x_stellwerk"]["shortcode"] = model.shortcode
     if model.price is not None:
         _add_price(rendered, model.price)
     return rendered

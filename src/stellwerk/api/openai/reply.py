@@ -1,7 +1,7 @@
 """The way back to an OpenAI client: relays what is already in its wire and renders what is not."""
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import msgspec
 
@@ -15,6 +15,7 @@ from stellwerk.core.events import Event, Used
 from stellwerk.core.plan import Target
 from stellwerk.core.ports import Meter, UpstreamAnswer
 from stellwerk.http.exchange import Exchange, Headers
+from stellwerk.sessions.transcript import Transcript
 
 _JSON: Headers = ((b"content-type", b"application/json"), (b"openai-version", b"2020-10-01"))
 _STREAM: Headers = (
@@ -28,11 +29,13 @@ _STREAM: Headers = (
 class OpenAIReply:
     """Fills the port `Reply` for one call."""
 
-    __slots__ = ("_call", "_exchange", "_headers", "started")
+    __slots__ = ("_call", "_exchange", "_headers", "_transcript", "started")
 
-    def __init__(self, call: Call, exchange: Exchange) -> None:
+    def __init__(self, call: Call, exchange: Exchange, transcript: Transcript | None = None) -> None:
+        """`transcript` is told what the client gets."""
         self._call = call
         self._exchange = exchange
+        self._transcript = transcript
         self._headers: Headers = ((b"x-request-id", call.id.encode()),)
         self.started = False
 
@@ -51,16 +54,16 @@ class OpenAIReply:
         if self._call.stream:
             await self._relay_stream(answer, target, meter)
         else:
-            self._respond(self._finish_body(await answer.read(), target, meter), meter)
+            self._respond(self._finish_body(await answer.read(), answer.secrets, target, meter), meter)
 
-    def _finish_body(self, body: bytes, target: Target, meter: Meter) -> bytes:
+    def _finish_body(self, body: bytes, secrets: Sequence[str], target: Target, meter: Meter) -> bytes:
         call = self._call
         if call.operation is Operation.EMBEDDING:
-            usage = answers.check_data(body)
+            usage = answers.check_data(body, secrets)
             if bytes(call.fields.get("encoding_format", b"")) == b'"base64"':
                 body = answers.encode_vectors(body)
         else:
-            usage = answers.check_choices(body)
+            usage = answers.check_choices(body, secrets)
             chat = call.operation is Operation.CHAT
             body = answers.complete_chat(body) if chat else answers.complete_completion(body)
         if usage is not None:
@@ -71,7 +74,11 @@ class OpenAIReply:
         call = self._call
         renaming = answers.Renaming(target.model, call.model)
         stream = StreamRelay(
-            renaming=renaming, wants_usage=call.wants_usage, meter=meter, event_bytes=answer.event_bytes
+            renaming=renaming,
+            wants_usage=call.wants_usage,
+            meter=meter,
+            event_bytes=answer.event_bytes,
+            secrets=answer.secrets,
         )
         first = b""
         # The status is decided by the first whole event: an upstream that fails before it can still be replaced.
@@ -81,8 +88,9 @@ class OpenAIReply:
                 raise UpstreamError("The upstream ended without an answer.", may_fall_back=True)
             first = stream.feed(data)
         exchange = self._exchange
+        write = exchange.write if self._transcript is None else self._write_down
         self._start(meter)
-        exchange.write(first)
+        write(first)
         exchange.feed_from(answer)
 
         def pass_on(data: bytes) -> None:
@@ -92,11 +100,11 @@ class OpenAIReply:
                 answer.fail(error)
             else:
                 if out:
-                    exchange.write(out)
+                    write(out)
 
         try:
             await answer.pour(pass_on)
-            exchange.write(stream.end())
+            write(stream.end())
         except GatewayError as error:
             # What goes wrong after `[DONE]` takes nothing from the client: it has everything.
             if not stream.done:
@@ -138,6 +146,11 @@ class OpenAIReply:
             meter.deliver(1, len(chunk))
             self._exchange.write(chunk)
 
+    def _write_down(self, data: bytes) -> None:
+        assert self._transcript is not None
+        self._transcript.feed(data)
+        self._exchange.write(data)
+
     def _start(self, meter: Meter) -> None:
         self.started = True
         self._exchange.start(200, (*self._headers, _processing(meter.begin()), *_STREAM))
@@ -145,6 +158,8 @@ class OpenAIReply:
     def _respond(self, body: bytes, meter: Meter) -> None:
         self.started = True
         meter.deliver(1, len(body))
+        if self._transcript is not None:
+            self._transcript.whole(body)
         self._exchange.respond(200, (*self._headers, _processing(meter.begin()), *_JSON), body)
 
     def _fail_inside(self, error: GatewayError) -> None:

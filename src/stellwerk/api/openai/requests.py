@@ -58,6 +58,10 @@ class Body(msgspec.Struct, kw_only=True):
     """What the line must know of every body."""
 
     model: _ModelName
+    timeout: Annotated[float, Meta(ge=-1e9, le=1e9)] | None = None
+    """Seconds for the whole call; a field of ours, as the next one, which no upstream sees."""
+    retries: Annotated[int, Meta(ge=-(10**9), le=10**9)] | None = None
+    """The most attempts."""
 
     @property
     def streams(self) -> bool:
@@ -103,6 +107,8 @@ class ChatBody(_Sampling, kw_only=True):
     response_format: dict[str, Any] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    session_id: Annotated[str, Meta(max_length=256)] | None = None
+    """A field of ours too: the chat that this question belongs to."""
 
 
 class CompletionBody(_Sampling, kw_only=True):

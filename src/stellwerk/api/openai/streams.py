@@ -1,6 +1,7 @@
 """Streamed answers on the relay way: bytes pass as they are, except where the client must not see what we asked for."""
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -32,14 +33,22 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 class StreamRelay:
     """Turns the upstream's bytes into the client's; looks into an event only where a cheap search finds a reason to."""
 
-    __slots__ = ("_meter", "_rename", "_splitter", "_wants_usage", "complete", "done")
+    __slots__ = ("_meter", "_rename", "_secrets", "_splitter", "_wants_usage", "complete", "done")
 
     def __init__(
-        self, *, renaming: Renaming, wants_usage: bool, meter: Meter, event_bytes: int = LONGEST_EVENT
+        self,
+        *,
+        renaming: Renaming,
+        wants_usage: bool,
+        meter: Meter,
+        event_bytes: int = LONGEST_EVENT,
+        secrets: Sequence[str] = (),
     ) -> None:
+        """`secrets` is what the upstream was shown: no error repeats it."""
         self._rename = renaming
         self._wants_usage = wants_usage
         self._meter = meter
+        self._secrets = secrets
         self._splitter = EventSplitter(event_bytes)
         self.done = False
         """`[DONE]` has come; nothing counts after it."""
@@ -78,10 +87,10 @@ class StreamRelay:
     def _look_into_chunk(self, event: bytes, text: bytes) -> bytes:
         chunk = _decode(text)
         if bytes(chunk.error) != b"null":
-            raise stream_error(chunk.error)
+            raise stream_error(chunk.error, self._secrets)
         if bytes(chunk.object) == b'"error"':
             # How vLLM and Mistral write it: the error's fields at the top.
-            raise stream_error(text)
+            raise stream_error(text, self._secrets)
         if bytes(chunk.usage) != b"null":
             usage = read_usage(chunk.usage)
             if usage is not None:

@@ -65,7 +65,7 @@ CREATE TABLE ledger_accounts (
 	currency VARCHAR(3) NOT NULL, 
 	balance BIGINT NOT NULL, 
 	CONSTRAINT pk_ledger_accounts PRIMARY KEY (id), 
-	CONSTRAINT ck_ledger_accounts_ck_ledger_accounts_never_below_zero CHECK (balance >= 0 OR kind NOT IN ('available', 'held')), 
+	CONSTRAINT ck_ledger_accounts_never_below_zero CHECK (balance >= 0 OR kind NOT IN ('available', 'held')), 
 	CONSTRAINT uq_ledger_accounts_kind_user_id UNIQUE (kind, user_id)
 );
 CREATE TABLE ledger_transactions (
@@ -209,6 +209,16 @@ CREATE TABLE "api_keys" (
 	CONSTRAINT fk_api_keys_user_id_users FOREIGN KEY(user_id) REFERENCES users (id), 
 	CONSTRAINT uq_api_keys_digest UNIQUE (digest)
 );
+CREATE TABLE session_exchanges (
+	number INTEGER NOT NULL, 
+	owner VARCHAR(20) NOT NULL, 
+	model VARCHAR(256) NOT NULL, 
+	session_id VARCHAR(64) NOT NULL, 
+	question TEXT NOT NULL, 
+	answer TEXT NOT NULL, 
+	at DOUBLE NOT NULL, 
+	CONSTRAINT pk_session_exchanges PRIMARY KEY (number)
+);
 CREATE INDEX ix_api_keys_revision ON api_keys (revision);
 CREATE INDEX ix_api_keys_user_id ON api_keys (user_id);
 CREATE INDEX ix_attempts_at ON attempts (at);
@@ -225,6 +235,7 @@ CREATE INDEX ix_ledger_transactions_user_id_id ON ledger_transactions (user_id, 
 CREATE INDEX ix_logins_revision ON logins (revision);
 CREATE INDEX ix_logins_user_id ON logins (user_id);
 CREATE INDEX ix_prices_model_valid_from ON prices (model, valid_from);
+CREATE INDEX ix_session_exchanges_owner_model_session_id_number ON session_exchanges (owner, model, session_id, number);
 CREATE INDEX ix_signup_requests_email ON signup_requests (email);
 CREATE INDEX ix_signup_requests_status ON signup_requests (status);
 CREATE INDEX ix_uptime_checks_at ON uptime_checks (at);
@@ -235,4 +246,4 @@ CREATE TRIGGER ledger_entries_no_delete BEFORE DELETE ON ledger_entries BEGIN SE
 CREATE TRIGGER ledger_entries_no_update BEFORE UPDATE ON ledger_entries BEGIN SELECT RAISE(ABORT, 'ledger_entries is append-only'); END;
 CREATE TRIGGER ledger_transactions_no_delete BEFORE DELETE ON ledger_transactions BEGIN SELECT RAISE(ABORT, 'ledger_transactions is append-only'); END;
 CREATE TRIGGER ledger_transactions_no_update BEFORE UPDATE ON ledger_transactions BEGIN SELECT RAISE(ABORT, 'ledger_transactions is append-only'); END;
-INSERT INTO alembic_version (version_num) VALUES ('0002');
+INSERT INTO alembic_version (version_num) VALUES ('0003');

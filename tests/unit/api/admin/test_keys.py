@@ -59,6 +59,7 @@ async def test_days_to_live_are_counted_from_now(site):
         ({"role": "viewer"}, "role"),
         ({"expires_at": "1969-01-01T00:00:00Z"}, "expires_at"),
         ({"expires_at": "2030-01-01T00:00:00"}, "expires_at"),
+        ({"expires_at": "9999-12-31T23:59:59-12:00"}, "expires_at"),
         ({"expires_at": "2030-01-01T00:00:00Z", "expires_in_days": 3}, "expires_in_days"),
         ({"networks": ["everywhere"]}, "networks"),
         ({"priority": "highest"}, "priority"),
@@ -70,6 +71,16 @@ async def test_a_key_that_cannot_be_is_refused_by_the_name_of_the_field(site, bo
     user = site.make_user()
     exchange = await site.ask("POST", f"/admin/api/users/{user.id}/apikey", body)
     assert (exchange.status, exchange.json["error"]["param"]) == (400, param)
+
+
+async def test_a_key_cannot_be_changed_to_expire_when_no_calendar_reaches(site):
+    made = await site.send("POST", f"/admin/api/users/{site.make_user().id}/apikey", {})
+    path = f"/admin/api/apikeys/{made['id']}"
+    exchange = await site.ask("PATCH", path, {"expires_at": "9999-12-31T23:59:59-12:00"})
+    assert (exchange.status, exchange.json["error"]["param"]) == (400, "expires_at")
+    answer = await site.send("PATCH", path, {"expires_at": "9999-12-31T23:59:59Z"})
+    assert answer["key"]["expires_at"] == "9999-12-31T23:59:59.000Z"
+    assert (await site.get("/admin/api/keys"))["total"] >= 1
 
 
 async def test_a_key_is_at_first_what_its_user_is(site):

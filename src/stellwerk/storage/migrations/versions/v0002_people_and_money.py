@@ -99,7 +99,7 @@ def _create_ledger() -> None:
         sa.Column("currency", sa.String(3), nullable=False),
         sa.Column("balance", sa.BigInteger(), nullable=False),
         sa.CheckConstraint(
-            "balance >= 0 OR kind NOT IN ('available', 'held')", name="ck_ledger_accounts_never_below_zero"
+            "balance >= 0 OR kind NOT IN ('available', 'held')", name=op.f("ck_ledger_accounts_never_below_zero")
         ),
         sa.PrimaryKeyConstraint("id", name="pk_ledger_accounts"),
         sa.UniqueConstraint("kind", "user_id", name="uq_ledger_accounts_kind_user_id"),

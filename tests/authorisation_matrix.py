@@ -1,0 +1,204 @@
+"""The authorisation matrix: for each route who may use it, and what follows from that for every method and caller.
+
+`ROWS` says what each route is meant for and is written by hand; everything else here is derived from it.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from stellwerk.core.principal import ADMINS, OBSERVERS, OPEN, READERS, Access
+from stellwerk.core.principal import CALLERS as PAYERS
+from tests.callers import Caller, Cast
+from tests.kept_connection import KeptConnection
+from tests.raw_http import Answer, hello
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+SENDING = ("POST", "PUT", "PATCH", "DELETE")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One route: who may use it, with which body, and what they are answered.
+
+    A body does what the route is for, so that a refusal which comes too late shows. Bodies of routes that are open to
+    everybody, or that would end the login of whoever asks, are left wanting instead.
+    """
+
+    access: Access
+    body: Any = None
+    answers: tuple[int, ...] = (200,)
+    paid: bool = False
+    """402 for who has no money."""
+    personal: bool = False
+    """403 for keys that were made for nobody."""
+
+
+INFERENCE = {
+    "chat/completions": hello(),
+    "completions": {"model": "up/up", "prompt": "Hello"},
+    "embeddings": {"model": "up/up", "input": "Hello"},
+}
+SEEN_BY_EVERYBODY = (
+    "/health",
+    "/health/liveness",
+    "/health/liveliness",
+    "/health/readiness",
+    "/livez",
+    "/healthz",
+    "/readyz",
+    "/api/uptime",
+    "/api/models",
+)
+SEEN_BY_ALL_WITH_A_KEY = (
+    "/v1/stats/summary",
+    "/user/api/keys",
+    "/user/api/me",
+    "/user/api/usage",
+    "/user/api/ratelimit",
+    "/user/api/models",
+    "/user/api/ledger",
+)
+SEEN_BY_OBSERVERS = (
+    "/health/details",
+    "/metrics",
+    "/admin/api/users",
+    "/admin/api/users/{user_id}",
+    "/admin/api/users/{user_id}/keys",
+    "/admin/api/users/{user_id}/ledger",
+    "/admin/api/keys",
+    "/admin/api/ledger/check",
+    "/admin/api/prices",
+    "/admin/api/signups",
+    "/admin/api/audit",
+    "/admin/api/audit/check",
+    "/admin/api/config",
+    "/admin/api/usage",
+)
+ROWS: dict[tuple[str, str], Row] = {
+    **{
+        ("POST", f"{prefix}/{path}"): Row(PAYERS, body, paid=True)
+        for prefix in ("/v1", "")
+        for path, body in INFERENCE.items()
+    },
+    **{("GET", f"{prefix}/{path}"): Row(READERS) for prefix in ("/v1", "") for path in ("models", "models/{rest}")},
+    **{("GET", path): Row(OPEN) for path in SEEN_BY_EVERYBODY},
+    **{("GET", path): Row(READERS) for path in SEEN_BY_ALL_WITH_A_KEY},
+    **{("GET", path): Row(OBSERVERS) for path in SEEN_BY_OBSERVERS},
+    ("GET", "/openapi.json"): Row(ADMINS),
+    ("POST", "/auth/token"): Row(OPEN, {}, (400,)),
+    ("POST", "/auth/refresh"): Row(OPEN, {}, (400,)),
+    ("POST", "/api/signup"): Row(OPEN, {}, (400,)),
+    ("POST", "/auth/logout"): Row(READERS, {"refresh_token": ""}, (400,)),
+    ("PUT", "/user/api/password"): Row(
+        READERS, {"old_password": "what it was before", "new_password": "four words nobody guesses"}, (409,)
+    ),
+    ("POST", "/user/api/keys"): Row(PAYERS, {"name": "made-{n}"}, personal=True),
+    ("DELETE", "/user/api/keys/{key_id}"): Row(PAYERS, None, (404,)),
+    ("POST", "/admin/api/users"): Row(ADMINS, {"email": "made-{n}@example.org"}),
+    ("PATCH", "/admin/api/users/{user_id}"): Row(ADMINS, {"name": "Changed {n}"}),
+    ("PUT", "/admin/api/users/{user_id}/password"): Row(ADMINS, {"password": None}),
+    ("POST", "/admin/api/users/{user_id}/apikey"): Row(ADMINS, {"name": "made-{n}"}),
+    ("POST", "/admin/api/users/{user_id}/balance"): Row(ADMINS, {"amount": 1}),
+    ("PATCH", "/admin/api/apikeys/{key_id}"): Row(ADMINS, {"name": "changed-{n}"}),
+    ("DELETE", "/admin/api/apikeys/{key_id}"): Row(ADMINS),
+    ("POST", "/admin/api/prices"): Row(ADMINS, {"model": "another-{n}", "input_per_1m": 1}),
+    ("POST", "/admin/api/signups/{signup_id}/approve"): Row(ADMINS, None, (200, 400)),
+    ("POST", "/admin/api/signups/{signup_id}/reject"): Row(ADMINS, None, (200, 400)),
+    ("PATCH", "/admin/api/config"): Row(ADMINS, {"signup": {"enabled": True}}),
+}
+"""Who may use what. A route that is missing here, or that is open to others than these, fails."""
+NOWHERE = ("/", "/admin", "/admin/api", "/user/api", "/v1", "/auth", "/admin/api/users/{user_id}/nothing")
+"""Paths that nobody registered: the same 404 for everybody."""
+
+
+async def ask(client: KeptConnection, caller: Caller, method: str, target: str, body: Any = None) -> Answer:
+    if caller.query:
+        target = f"{target}{'&' if '?' in target else '?'}{caller.query}"
+    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    return await client.ask(method, target, data, caller.headers)
+
+
+# --- what a sweep asks, and what it must see
+
+
+@dataclass(frozen=True)
+class Cell:
+    method: str
+    template: str
+    path: str
+    body: bytes | None
+    row: Row | None
+
+    def expect(self, caller: Caller) -> tuple[tuple[int, ...], str | None]:
+        """The statuses that are right, and the code of a refusal."""
+        if self.row is None:
+            return ((404,), "unknown_url") if self.template in NOWHERE else ((405,), "method_not_allowed")
+        if not self.row.access:
+            # A route that takes no such parameters says so, also to who means them as a key.
+            return (*self.row.answers, 400) if caller.query else self.row.answers, None
+        if caller.refusal is not None:
+            return (caller.refusal[0],), caller.refusal[1]
+        if caller.role not in self.row.access:
+            return (403,), "permission_denied"
+        if self.row.paid and not caller.pays:
+            return (402,), "insufficient_credits"
+        if self.row.personal and not caller.has_account:
+            return (403,), "shared_account"
+        return self.row.answers, None
+
+    def is_refused_to(self, caller: Caller) -> bool:
+        """Also where nothing is, and where the request is wanting: whatever must leave no trace."""
+        return (
+            self.row is None or not self.row.access or caller.refusal is not None or caller.role not in self.row.access
+        )
+
+
+numbers = count(1)
+
+
+def cells(cast: Cast) -> Iterator[Cell]:
+    """Every path by every method."""
+    for template in dict.fromkeys([*(path for _, path in ROWS), *NOWHERE]):
+        for method in METHODS:
+            row = ROWS.get(("GET" if method == "HEAD" else method, template))
+            number = next(numbers)
+            values = {
+                "user_id": cast.target,
+                "key_id": cast.target_key.id,
+                "signup_id": cast.signups[number % len(cast.signups)],
+                "rest": "up/up",
+            }
+            body = None
+            if method in SENDING and not (row is not None and row.body is None):
+                body = json.dumps({} if row is None else row.body).replace("{n}", str(number)).encode()
+            yield Cell(method, template, template.format(**values), body, row)
+
+
+async def sweep(connections: list[KeptConnection], caller: Caller, wanted: Iterable[Cell]) -> list[tuple[Cell, Answer]]:
+    """Asks all of them, some at once; in the order in which the answers came."""
+    seen: list[tuple[Cell, Answer]] = []
+    rest = iter(wanted)
+
+    async def work(client: KeptConnection) -> None:
+        for cell in rest:
+            answer = await ask(client, caller, cell.method, cell.path, cell.body)
+            seen.append((cell, answer))
+
+    async with asyncio.TaskGroup() as group:
+        for client in connections:
+            group.create_task(work(client))
+    return seen
+
+
+def wrong_cells(caller: Caller, seen: list[tuple[Cell, Answer]]) -> list[str]:
+    wrong = []
+    for cell, answer in seen:
+        statuses, code = cell.expect(caller)
+        found = None if cell.method == "HEAD" or answer.status < 400 else answer.error["code"]
+        if answer.status not in statuses or (code is not None and cell.method != "HEAD" and found != code):
+            wrong.append(f"{cell.method} {cell.path}: {answer.status} {found}, not {statuses} {code}")
+    return wrong

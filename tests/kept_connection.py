@@ -1,0 +1,37 @@
+"""A client that asks one request after the other on one connection, as long as the server keeps it open."""
+
+import asyncio
+from collections.abc import Mapping
+
+from tests.raw_http import SECONDS, Answer, Exchange, write_request
+
+WITHOUT_A_BODY = (204, 304)
+
+
+class KeptConnection:
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(
+        self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        exchange = Exchange(*self._streams)
+        exchange.writer.write(write_request(method, target, body, headers or {}))
+        await exchange.read_head()
+        content = b""
+        if method != "HEAD" and exchange.status not in WITHOUT_A_BODY:
+            async with asyncio.timeout(SECONDS):
+                content = b"".join([piece async for piece in exchange.pieces()])
+        if exchange.headers.get("connection") == "close":
+            async with asyncio.timeout(SECONDS):
+                assert await exchange.reader.read() == b"", "something stands behind the answer"
+            self.close()
+        return Answer(exchange.status, exchange.headers, content)
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].transport.abort()
+            self._streams = None
