@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 from tests.raw_http import SECONDS, Answer, Exchange, write_request
 
@@ -9,15 +10,17 @@ WITHOUT_A_BODY = (204, 304)
 
 
 class KeptConnection:
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, **options: Any) -> None:
+        """`options` are those of asyncio.open_connection."""
         self._port = port
+        self._options = options
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(
         self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
         if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port, **self._options)
         exchange = Exchange(*self._streams)
         exchange.writer.write(write_request(method, target, body, headers or {}))
         await exchange.read_head()

@@ -85,8 +85,9 @@ class Exchange:
         self.writer.transport.abort()
 
 
-async def send(port: int, data: bytes) -> Exchange:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def send(port: int, data: bytes, host: str = "127.0.0.1", **options: Any) -> Exchange:
+    """`options` are those of asyncio.open_connection."""
+    reader, writer = await asyncio.open_connection(host, port, **options)
     writer.write(data)
     return Exchange(reader, writer)
 

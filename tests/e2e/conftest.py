@@ -23,7 +23,9 @@ async def server() -> AsyncIterator[ScriptedUpstream]:
 async def gateway(tmp_path_factory, server) -> AsyncIterator[GatewayProcess]:
     models = ["up", "vendor/family:large", "text-embedding-up"]
     provider = {"base_url": server.url, "models": models, "api_key": "", "first_byte_seconds": 0.5}
-    async with running_gateway(tmp_path_factory.mktemp("openai"), {"providers": {"up": provider}}) as running:
+    # Every failure is to reach the client: neither retries nor a breaker after the failures of other tests.
+    config = {"providers": {"up": provider}, "upstream": {"attempts": 1, "breaker_failures": 0}}
+    async with running_gateway(tmp_path_factory.mktemp("openai"), config) as running:
         yield running
 
 

@@ -128,7 +128,7 @@ async def test_an_error_in_the_middle_of_a_stream_is_raised_by_the_client(client
 
 
 async def test_a_client_that_is_told_to_wait_comes_back_when_it_was_told(gateway, upstream):
-    key = await new_key(gateway, "--requests-per-minute", "600")
+    key = await new_key(gateway, "--requests-per-minute", "600", "--burst", "10")
     async with client_of(gateway, key) as hasty:
 
         async def ask_too_often() -> None:

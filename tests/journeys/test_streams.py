@@ -42,6 +42,8 @@ async def gateway(tmp_path_factory, upstreams) -> AsyncIterator[GatewayProcess]:
             "pair": {"targets": ["up/up", "second/up"]},
             "unreachable-first": {"targets": ["nobody/up", "second/up"]},
         },
+        # Each target once, however often it has failed in other tests.
+        "upstream": {"attempts": 2, "breaker_failures": 0},
     }
     async with running_gateway(tmp_path_factory.mktemp("streams"), config) as running:
         yield running

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "stellwerk"
 MODULES = sorted(SOURCE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
-OURS = {"src", "tests", "scripts", "docs", "models", "bench", ".ci", ".github"}
+OURS = {"src", "tests", "scripts", "docs", "models", "packaging", "bench", ".ci", ".github"}
 NOT_OURS = {"__pycache__", ".environments", "results"}
 
 # The commands load what they need when they are called, so that `stellwerk --help` is quick.

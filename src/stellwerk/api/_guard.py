@@ -106,6 +106,7 @@ class Routes:
 
     async def _identify(self, exchange: Exchange, access: Access) -> Principal:
         if self._trusted is not None and not _shows_own_key(exchange):
+            _check_no_foreign_page(exchange)
             principal = self._trusted()
         else:
             token = read_key(exchange)
@@ -146,6 +147,18 @@ def _shows_own_key(exchange: Exchange) -> bool:
         return read_key(exchange).startswith(PREFIX)
     except Unauthenticated:
         return False
+
+
+def _check_no_foreign_page(exchange: Exchange) -> None:
+    """Raises Forbidden for what the page of another site makes a browser send: the peer is trusted, the page is not.
+
+    The browser would keep the answer from the page, but the call would have been made and paid for.
+    """
+    headers = exchange.headers
+    origin = headers.get(b"origin")
+    own = origin is None or origin.partition(b"://")[2] == headers.get(b"host")
+    if not own or headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin"):
+        raise Forbidden("Web pages of other sites may not use this without a key.", code="cross_site_request")
 
 
 def _no_key(problem: str) -> Unauthenticated:

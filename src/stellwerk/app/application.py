@@ -20,7 +20,7 @@ from stellwerk.api.health import HealthAPI
 from stellwerk.api.openai.conversations import Conversations
 from stellwerk.api.openai.endpoints import OpenAIAPI
 from stellwerk.app import settings as cut
-from stellwerk.app.listeners import MAIN, Listeners
+from stellwerk.app.listeners import MAIN, Listeners, Opened
 from stellwerk.app.observation import Observation
 from stellwerk.app.people import People
 from stellwerk.app.providers import Providers
@@ -90,8 +90,8 @@ class Application:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
-    async def run(self, announce: Callable[[str, int], None]) -> None:
-        """`announce` is called with host and port once requests are answered. Raises OSError for a taken port."""
+    async def run(self, announce: Callable[[Opened], None]) -> None:
+        """`announce` is called once requests are answered. Raises OSError for a taken port."""
         bound = bind(self._config.listen.host, self._config.listen.port)
         async with AsyncExitStack() as stack:
             stack.callback(bound.close)
@@ -108,7 +108,7 @@ class Application:
             stack.push_async_callback(self._end_tasks)
             self._start_tasks(await self._sigorest.open() if COMPAT in self._config.compat else [])
             self._listen_to_signals()
-            await self._serve(partial(announce, *address_of(bound)))
+            await self._serve(lambda: announce(self._listeners.opened(self._sigorest.authority)))
 
     async def _serve(self, announce: Callable[[], None]) -> None:
         ready = asyncio.Event()

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 
 import msgspec
 
@@ -28,6 +29,20 @@ class ListenerStatus(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     """`open`, or `down` when it could not be opened."""
     reason: str | None = None
+    tls: bool = False
+    peers: tuple[str, ...] | None = None
+    """The networks that may connect; None is everybody who can."""
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a gateway answers from now on, and what stayed closed."""
+
+    host: str
+    """Of the main listener, as its port."""
+    port: int
+    listeners: Sequence[ListenerStatus]
+    authority: Path | None
+    """What clients of a TLS listener have to trust; None without one, and for an operator's own certificate."""
 
 
 class _Open(msgspec.Struct, frozen=True):
@@ -36,6 +51,7 @@ class _Open(msgspec.Struct, frozen=True):
     server: Server
     sockets: Sequence[socket.socket]
     peers: tuple[IPv4Network | IPv6Network, ...] | None
+    tls: bool
 
 
 class Listeners:
@@ -63,7 +79,7 @@ class Listeners:
         listener = Listener(router=router, guard=guard, render_error=render_error, watch=self._watch, clock=self._clock)
         application = AsgiApplication(router, render_error, self._clock, self._config.guard.body_bytes)
         server = Server(listener, application, self._config.drain_seconds, ssl_context=ssl_context)
-        self._open[name] = _Open(listener, guard, server, sockets, peers)
+        self._open[name] = _Open(listener, guard, server, sockets, peers, ssl_context is not None)
 
     def give_up(self, name: str, reason: str) -> None:
         """A listener that cannot be opened; the others go on."""
@@ -120,9 +136,20 @@ class Listeners:
         """What each listener serves."""
         return {name: each.listener.router for name, each in self._open.items()}
 
+    def opened(self, authority: Path | None) -> Opened:
+        """`authority` is what signed the certificate of those with TLS."""
+        host, port = address_of(self._open[MAIN].sockets[0])
+        return Opened(host=host, port=port, listeners=self.status(), authority=authority)
+
     def status(self) -> list[ListenerStatus]:
         opened = [
-            ListenerStatus(name=name, addresses=tuple(_shown(bound) for bound in each.sockets), state="open")
+            ListenerStatus(
+                name=name,
+                addresses=tuple(_shown(bound) for bound in each.sockets),
+                state="open",
+                tls=each.tls,
+                peers=None if each.peers is None else tuple(map(str, each.peers)),
+            )
             for name, each in self._open.items()
         ]
         return opened + [

@@ -189,7 +189,7 @@ class People:
 
     def is_local(self, user_id: int) -> bool:
         """Whether it is the account of the tools on this machine."""
-        return user_id == self.keys.trusted_peer().user_id
+        return user_id == self.keys.local_user_id
 
     @property
     def signup_enabled(self) -> bool:

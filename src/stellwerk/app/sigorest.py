@@ -25,6 +25,7 @@ from stellwerk.http.serving import CannotListen, bind, bind_loopback
 from stellwerk.http.tls import LiveContext
 from stellwerk.routing.breaker import Breakers
 from stellwerk.routing.catalogue import Catalogue
+from stellwerk.routing.plan import may_see
 from stellwerk.sessions.memory import MemoryBlock
 from stellwerk.telemetry.metrics import Metrics
 
@@ -63,6 +64,8 @@ class SigoRestListeners:
         self._obstacles = obstacles
         self._config = config
         self._data = data
+        self.authority: Path | None = None
+        """The certificate that clients of the networks have to trust; None while there is none of our own."""
 
     async def open(self) -> list[Coroutine[Any, Any, None]]:
         """Opens what the config says; returns the work that has to run as long as they are open."""
@@ -87,8 +90,9 @@ class SigoRestListeners:
         router = self._router(lambda: self._config().sigorest.lan_may_change_memory)
         peers = tuple(ipaddress.ip_network(text) for text in config.lan_networks)
         self._listeners.add(_HTTPS, [bound], router, render_error, peers=peers, ssl_context=live.context)
-        if live.certificate.authority is not None:
-            _log.warning("clients of %s need this certificate authority: %s", _HTTPS, live.certificate.authority)
+        self.authority = live.certificate.authority
+        if self.authority is not None:
+            _log.warning("clients of %s need this certificate authority: %s", _HTTPS, self.authority)
         return [live.run()]
 
     def _certificate(self, config: SigoRest, now: datetime) -> Certificate:
@@ -111,6 +115,7 @@ class SigoRestListeners:
             chat=chat,
             models=self._catalogue.models,
             offers=self._offers,
+            may_see=lambda caller, model: may_see(caller, model, self._catalogue),
             registry=self._providers.registered,
             breakers=self._breaker_states,
             obstacles=self._obstacles,

@@ -193,7 +193,7 @@ class KeyRing:
 
         Raises Forbidden when that account is disabled, and Unauthenticated before the first `refresh`.
         """
-        user = next((user for user in self._users.values() if user.email == "local"), None)
+        user = self._local_user()
         if user is None:
             raise Unauthenticated("The gateway is not ready yet.")
         if not user.active:
@@ -202,6 +202,15 @@ class KeyRing:
             principal = msgspec.structs.replace(_principal_of_login("", user), key_id=TRUSTED_KEY_ID, role=Role.USER)
             self._trusted = user, principal
         return self._trusted[1]
+
+    @property
+    def local_user_id(self) -> int | None:
+        """The number of that account, disabled or not; None before the first `refresh`."""
+        user = self._local_user()
+        return None if user is None else user.id
+
+    def _local_user(self) -> UserRecord | None:
+        return next((user for user in self._users.values() if user.email == "local"), None)
 
     # --- access tokens
 

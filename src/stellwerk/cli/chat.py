@@ -93,7 +93,8 @@ def find_key(given: str | None, environment: Mapping[str, str], data: Path | Non
     found = given or environment.get("STELLWERK_API_KEY") or environment.get("STELLWERK_ADMIN_KEY") or ""
     folder = data_folder(data, environment)
     if not found and look_into_folder:
-        found = _read_key(folder / CHAT_KEY_FILE) or _read_key(folder / ADMIN_KEY_FILE) or _make_key(folder)
+        # The admin's comes last: its sessions are not those of the clients that need no key.
+        found = _read_key(folder / CHAT_KEY_FILE) or _make_key(folder) or _read_key(folder / ADMIN_KEY_FILE)
     if not found.strip():
         raise GatewayTrouble("chat.no_key", file=folder / ADMIN_KEY_FILE)
     return Secret(found.strip())

@@ -15,6 +15,7 @@ from stellwerk.core.secrets import Secret
 CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 600.0
 """A model may have to be loaded before the first word comes."""
+_LAST_BYTE_SECONDS = 1.0
 _MOST_BYTES = 32 << 20
 _LONGEST_EVENT = 4 << 20
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -135,12 +136,17 @@ class GatewayClient:
                 connection.connect()
             except OSError:
                 raise GatewayTrouble("chat.not_running", url=self.url) from None
-            connection.sock.settimeout(self.silence_seconds)
+            socket = connection.sock
+            socket.settimeout(self.silence_seconds)
             # After `connection: close` from the gateway the socket belongs to the response.
             with contextlib.closing(self._send(connection, method, path, body)) as response:
                 if response.status != 200:
                     raise GatewayTrouble("chat.refused", status=response.status, message=_message(response))
                 yield response
+                # Who leaves before the end of an answer looks like somebody who does not want it.
+                with contextlib.suppress(OSError, HTTPException):
+                    socket.settimeout(_LAST_BYTE_SECONDS)
+                    response.read1(65536)
 
     def _send(self, connection: HTTPConnection, method: str, path: str, body: dict[str, Any] | None) -> HTTPResponse:
         headers = {"accept": "text/event-stream, application/json"}

@@ -22,7 +22,31 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
     },
     "serve.admin_key_file": {
         "en": "The admin key is in {file}, readable by you alone.",
-        "de": "Der Admin-Schlüssel steht in {file}, nur für dich lesbar.",
+        "de": "Der Admin-Schlüssel steht in {file}, nur für Sie lesbar.",
+    },
+    "serve.for_this_machine": {
+        "en": "For clients of {name}, on this machine and without a key: {urls}",
+        "de": "Für Clients von {name}, auf diesem Rechner und ohne Schlüssel: {urls}",
+    },
+    "serve.for_networks": {
+        "en": "For clients of {name}, from {networks} and without a key: {urls}",
+        "de": "Für Clients von {name}, aus {networks} und ohne Schlüssel: {urls}",
+    },
+    "serve.closed": {
+        "en": "One listener for clients of {name} stays closed. {reason}",
+        "de": "Ein Zugang für Clients von {name} bleibt geschlossen. {reason}",
+    },
+    "serve.authority": {
+        "en": "  They have to trust this certificate authority: {file}",
+        "de": "  Sie müssen dieser Zertifizierungsstelle vertrauen: {file}",
+    },
+    "serve.fingerprint": {
+        "en": "  Its SHA-256 fingerprint: {digits}",
+        "de": "  Ihr SHA-256-Fingerabdruck: {digits}",
+    },
+    "serve.no_fingerprint": {
+        "en": "  It cannot be read: {reason}",
+        "de": "  Sie lässt sich nicht lesen: {reason}",
     },
     "serve.try": {
         "en": "Try it:",
@@ -175,7 +199,7 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "de": "{wanted} gibt es hier nicht; es antwortet {model}.",
     },
     "ask.unknown_model": {
-        "en": "The gateway offers no model {model}; {flag} lists all of them.",
+        "en": "The gateway offers no model {model}; {flag} shows all of them.",
         "de": "Ein Modell {model} bietet das Gateway nicht an; {flag} zeigt alle.",
     },
     "flags.unknown": {

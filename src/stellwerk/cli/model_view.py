@@ -11,8 +11,8 @@ TEXTS = {
     "model": {"en": "Model", "de": "Modell"},
     "name": {"en": "Name at the provider", "de": "Name beim Anbieter"},
     "shortcode": {"en": "Shortcode", "de": "Kürzel"},
-    "input": {"en": "In $/M", "de": "Ein $/M"},
-    "output": {"en": "Out $/M", "de": "Aus $/M"},
+    "input": {"en": "In {unit}/M", "de": "Ein {unit}/M"},
+    "output": {"en": "Out {unit}/M", "de": "Aus {unit}/M"},
     "context": {"en": "Context, tokens", "de": "Kontext, Token"},
     "answer": {"en": "Longest answer, tokens", "de": "Längste Antwort, Token"},
     "temperature": {"en": "Temperature", "de": "Temperatur"},
@@ -30,12 +30,13 @@ def show_models(models: Sequence[ModelFacts], *, as_json: bool) -> None:
     if as_json:
         print_json(ordered)
         return
+    unit = _unit(ordered)
     columns = [
         Column(text("provider"), usual=ordered[0].provider if ordered else None),
         Column(text("model"), wraps=True),
         Column(text("shortcode"), usual=NOTHING),
-        Column(text("input"), right=True),
-        Column(text("output"), right=True),
+        Column(text("input", unit=unit), right=True),
+        Column(text("output", unit=unit), right=True),
     ]
     print_table(
         columns,
@@ -44,8 +45,8 @@ def show_models(models: Sequence[ModelFacts], *, as_json: bool) -> None:
                 model.provider,
                 model.id,
                 model.shortcode or NOTHING,
-                _cost(model.input_cost, model.currency),
-                _cost(model.output_cost, model.currency),
+                _cost(model.input_cost, model.currency, unit),
+                _cost(model.output_cost, model.currency, unit),
             )
             for model in ordered
         ],
@@ -56,6 +57,7 @@ def show_model(model: ModelFacts, *, as_json: bool) -> None:
     if as_json:
         print_json(model)
         return
+    unit = _unit([model])
     temperature = NOTHING
     if model.temperature is not None:
         least, most = (number(Decimal(str(bound))) for bound in model.temperature)
@@ -69,17 +71,28 @@ def show_model(model: ModelFacts, *, as_json: bool) -> None:
             (text("local"), text("yes" if model.local else "no")),
             (text("context"), _count(model.context_tokens)),
             (text("answer"), _count(model.output_tokens)),
-            (text("input"), _cost(model.input_cost, model.currency)),
-            (text("output"), _cost(model.output_cost, model.currency)),
+            (text("input", unit=unit), _cost(model.input_cost, model.currency, unit)),
+            (text("output", unit=unit), _cost(model.output_cost, model.currency, unit)),
             (text("temperature"), temperature),
         ]
     )
 
 
-def _cost(cost: Decimal | None, currency: str) -> str:
+def _unit(models: Sequence[ModelFacts]) -> str:
+    """Of the prices: the one currency that they all have, else dollars."""
+    currencies = {_sign(model.currency) for model in models if model.input_cost is not None}
+    return currencies.pop() if len(currencies) == 1 else _sign("USD")
+
+
+def _sign(currency: str) -> str:
+    return "$" if currency == "USD" else currency
+
+
+def _cost(cost: Decimal | None, currency: str, unit: str) -> str:
+    """With its currency where that is not the unit of the column."""
     if cost is None:
         return NOTHING
-    return number(cost) if currency == "USD" else f"{number(cost)} {currency}"
+    return number(cost) if _sign(currency) == unit else f"{number(cost)} {currency}"
 
 
 def _count(tokens: int | None) -> str:

@@ -96,7 +96,7 @@ def answer(client: GatewayClient, question: Question, *, as_json: bool, notes: b
                 # JSON can say half a character, which no encoding can.
                 pieces.append(piece.encode("utf-8", "replace").decode())
                 if not as_json:
-                    typer.echo(_shown(pieces[-1]), nl=False)
+                    typer.echo(_shown(pieces[-1]), nl=False, color=True)
     except GatewayTrouble as trouble:
         failure = trouble
     finally:

@@ -13,14 +13,17 @@ import typer
 
 from stellwerk import __version__
 from stellwerk.app.application import ADMIN_KEY_VARIABLE, Application
+from stellwerk.app.listeners import Opened
 from stellwerk.app.settings import log_settings
 from stellwerk.app.store import Store
 from stellwerk.auth.admin import ADMIN_KEY_FILE
 from stellwerk.auth.tokens import WeakKey, check_chosen_key
 from stellwerk.cli.language import text
+from stellwerk.cli.listener_view import describe_listeners
 from stellwerk.config.reading import data_folder, find, load
 from stellwerk.core.errors import Unavailable
 from stellwerk.core.secrets import Secret
+from stellwerk.http.interfaces import machine_addresses
 from stellwerk.providers.vendors import load_vendors
 from stellwerk.storage.failures import StorageRefused
 from stellwerk.telemetry.logs import start_logs
@@ -58,7 +61,7 @@ def serve(
     logs = start_logs(log_settings(settings), sys.stderr)
     try:
         application = Application(settings, store=store, data=folder, config_file=file, environ=environ, logs=logs)
-        _run(application.run(lambda name, number: _announce(name, number, folder, store.new_admin_key, chosen)))
+        _run(application.run(lambda opened: _announce(opened, folder, store.new_admin_key, chosen)))
     except (StorageRefused, Unavailable) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(_EX_CONFIG) from None
@@ -111,11 +114,11 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
     uvloop.run(main)
 
 
-def _announce(host: str, port: int, folder: Path, new_key: Secret | None, chosen: Secret | None) -> None:
+def _announce(opened: Opened, folder: Path, new_key: Secret | None, chosen: Secret | None) -> None:
     """Tells a person how to get the first answer; the key itself is shown on a terminal only, and only once."""
-    name = "127.0.0.1" if host in ("0.0.0.0", "::", "::1") else host
-    url = f"http://{name}:{port}"
-    lines = [text("serve.ready", version=__version__, url=url)]
+    name = "127.0.0.1" if opened.host in ("0.0.0.0", "::", "::1") else opened.host
+    url = f"http://{name}:{opened.port}"
+    lines = [text("serve.ready", version=__version__, url=url), *describe_listeners(opened, machine_addresses())]
     file = folder / ADMIN_KEY_FILE
     if chosen is not None:
         key = f"${ADMIN_KEY_VARIABLE}"

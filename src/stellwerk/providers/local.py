@@ -116,6 +116,14 @@ def check_fields(fields: Mapping[str, msgspec.Raw]) -> None:
     if is_batch(bytes(fields.get("prompt", b""))):
         # The engine answers each of them and counts the first.
         raise BadRequest("A local model takes one prompt in a request.", param="prompt", code="unsupported_parameter")
+    for name in ("n", "best_of"):
+        if bytes(fields.get(name, b"1")) not in (b"1", b"null"):
+            # The engine would answer more than once and count one answer.
+            raise BadRequest(
+                f"A local model answers once in a request; leave '{name}' out and ask again.",
+                param=name,
+                code="unsupported_parameter",
+            )
     for name in _ENGINE_ONLY.intersection(fields):
         raise BadRequest(f"'{name}' cannot be set for a local model.", param=name, code="unsupported_parameter")
     if "dimensions" in fields and bytes(fields["dimensions"]) != b"null":

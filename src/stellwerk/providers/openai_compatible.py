@@ -117,13 +117,13 @@ class OpenAICompatible:
     async def send(self, call: Call, target: Target, wire: Wire, fields: Mapping[str, msgspec.Raw]) -> UpstreamAnswer:
         body = self.write_body(call, target, fields)
         heads = self._heads[wire]
+        if self._keys is None:
+            return await self._ask(b"%b%d\r\n\r\n%b" % (heads[0], len(body), body), call.deadline)
 
         def write(key: int) -> bytes:
             return b"%b%d\r\n\r\n%b" % (heads[key], len(body), body)
 
-        if self._keys is not None:
-            return await self._ask_with_keys(self._keys, write, call.deadline, target.model)
-        return await self._ask(write(0), call.deadline)
+        return await self._ask_with_keys(self._keys, write, call.deadline, target.model)
 
     async def _ask(self, request: bytes, deadline: float) -> Answer:
         answer = await self._pool.send(request, deadline)

@@ -21,7 +21,9 @@ class Gateway:
         self.asked, self.answer, self.pause, self.error = [], "Fine.", None, None
 
     async def run(self, call, reply):
-        self.asked.append(json.loads(bytes(call.fields["messages"])))
+        # What goes upstream comes from the reply; the estimate of its cost is made from the call.
+        assert reply.fields(call.wire) == call.fields
+        self.asked.append(json.loads(bytes(reply.fields(call.wire)["messages"])))
         if self.pause is not None:
             await self.pause.wait()
         if self.error is not None:
@@ -29,6 +31,7 @@ class Gateway:
         body = json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": self.answer}}]})
         if reply._transcript is not None:
             reply._transcript.whole(body.encode())
+            await reply._keep()
 
 
 class Site:

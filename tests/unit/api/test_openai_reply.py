@@ -174,6 +174,17 @@ async def test_a_cancelled_relay_lets_the_upstream_go_and_writes_nothing_more():
     assert (talk.exchange.source, talk.exchange.finished) == (None, 0)
 
 
+async def test_a_client_that_leaves_after_done_has_had_everything():
+    talk, pause = Talk(stream=True), Pause()
+    going = asyncio.ensure_future(talk.relay(sse(chunk("Hi"), chunk(finish="stop")), sse("[DONE]"), pause))
+    async with asyncio.timeout(5):
+        await pause.reached.wait()
+    going.cancel()
+    exchange = await going
+    assert exchange.events[-1] == "[DONE]"
+    assert (exchange.source, exchange.finished, going.cancelling()) == (None, 1, 0)
+
+
 ANSWER = [
     Text(index=0, text="Hi"),
     Finished(index=0, reason="stop"),

@@ -1,10 +1,12 @@
 import json
+import threading
 
 import pytest
 from sqlalchemy import insert
 from typer.testing import CliRunner
 
 from stellwerk.ledger.calls import calls
+from tests.scripted_gateway import ScriptedGateway
 
 
 @pytest.fixture
@@ -51,3 +53,23 @@ def record_call(database):
         database.write(lambda connection: connection.execute(insert(calls).values(row)))
 
     return record_call
+
+
+@pytest.fixture
+def gateway():
+    """A gateway that answers as the test says."""
+    with ScriptedGateway() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def keyless(tmp_path, english, monkeypatch):
+    """An English environment without any key, and a data folder without anything."""
+    for name in ("STELLWERK_API_KEY", "STELLWERK_ADMIN_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("STELLWERK_DATA", str(tmp_path))
+    return monkeypatch

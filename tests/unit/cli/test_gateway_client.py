@@ -98,6 +98,23 @@ def test_an_answer_may_be_cut_anywhere(server):
     assert ask(server) == ["Grüß", " dich"]
 
 
+def test_an_answer_is_read_to_the_end_of_its_connection(server):
+    """A gateway takes who leaves right after `[DONE]` for somebody who did not want the answer."""
+    order, left = [], threading.Event()
+
+    def script():
+        yield OK + chunked(delta("Hi"), DONE, end=False)
+        left.wait(0.1)
+        order.append("ended")
+        yield b"0\r\n\r\n"
+
+    server.script = script()
+    assert ask(server) == ["Hi"]
+    order.append("left")
+    left.set()
+    assert order == ["ended", "left"]
+
+
 def test_chunks_without_text_are_passed_over(server):
     events = [
         b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n',

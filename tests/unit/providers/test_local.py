@@ -374,3 +374,12 @@ async def test_it_offers_what_the_engines_offer(start, upstream):
     assert await local.models() == [TINY]
     slots.offered = []
     assert await local.models() == []
+
+
+@pytest.mark.parametrize("name", ["n", "best_of"])
+def test_several_answers_are_refused_because_the_engine_counts_only_one(name):
+    with pytest.raises(BadRequest) as caught:
+        check_fields(make_call(**{name: 2}).fields)
+    assert caught.value.param == name
+    check_fields(make_call(**{name: 1}).fields)
+    check_fields(make_call(**{name: None}).fields)

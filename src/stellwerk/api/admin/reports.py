@@ -141,7 +141,8 @@ class ReportsAPI:
         def read(connection: Connection) -> tuple[Stats, int]:
             if not sees_all:
                 return stats_24h(connection, now, caller.user_id), 0
-            return stats_24h(connection, now), sum(user.created_at > now - _DAY for user in list_users(connection))
+            new = [user for user in list_users(connection) if user.created_at > now - _DAY and not user.is_built_in]
+            return stats_24h(connection, now), len(new)
 
         stats, new_users = await self._administration.fetch(read)
         models = [name for name in self._loaded() if caller.may_use(name)]
@@ -185,20 +186,29 @@ def prefers_english(accept_language: bytes) -> bool:
 
 
 def say(stats: StatsShape, models: int, currency: str, *, english: bool, all_users: bool) -> str:
-    cost = f"{stats.total_cost:.4f} {currency}"
+    """`models` is how many are loaded; new users are left out unless the sentence is about everybody."""
+    cost = f"{stats.total_cost:.4f}"
     seconds = f"{stats.avg_latency_ms / 1000:.1f}"
     if english:
-        people = f", {stats.new_users} new users" if all_users else ""
+        requests = _count(stats.total_requests, "request", "requests")
+        tokens = _count(stats.total_tokens, "token", "tokens")
+        people = ", " + _count(stats.new_users, "new user", "new users") if all_users else ""
         return (
-            f"In the last 24 hours: {stats.total_requests} requests with {stats.total_tokens} tokens for {cost}, "
+            f"In the last 24 hours: {requests} with {tokens} for {cost} {currency}, "
             f"{seconds} s on average{people}. Models loaded: {models}."
         )
-    people = f", {stats.new_users} neue Benutzer" if all_users else ""
-    text = (
-        f"In den letzten 24 Stunden: {stats.total_requests} Anfragen mit {stats.total_tokens} Tokens für {cost}, "
+    requests = _count(stats.total_requests, "Anfrage", "Anfragen")
+    tokens = _count(stats.total_tokens, "Token", "Tokens")
+    people = ", " + _count(stats.new_users, "neuer Benutzer", "neue Benutzer") if all_users else ""
+    cost, seconds = cost.replace(".", ","), seconds.replace(".", ",")
+    return (
+        f"In den letzten 24 Stunden: {requests} mit {tokens} für {cost} {currency}, "
         f"im Mittel {seconds} s{people}. Geladene Modelle: {models}."
     )
-    return text.replace(cost, cost.replace(".", ",")).replace(f"{seconds} s", f"{seconds.replace('.', ',')} s")
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _show_row(row: UsageRow) -> UsageShape:
@@ -227,7 +237,7 @@ _USAGE = {
 _SUMMARY = {
     "period": "24h",
     "summary": "In den letzten 24 Stunden: 4 Anfragen mit 1540 Tokens für 0,0002 EUR, im Mittel 0,8 s, "
-    "1 neue Benutzer. Geladene Modelle: 1.",
+    "1 neuer Benutzer. Geladene Modelle: 1.",
     "stats": {"new_users": 1, "total_requests": 4, "total_tokens": 1540, "avg_latency_ms": 812.5, "total_cost": 0.0002},
     "system": {"cpu_percent": 12.5, "ram_used_gb": 5.1, "ram_total_gb": 15.6, "ram_percent": 32.7},
     "active_models": 1,

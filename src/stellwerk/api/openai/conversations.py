@@ -50,17 +50,22 @@ class Conversations:
     async def run(self, call: Call, exchange: Exchange, session_id: str | None) -> None:
         """As `Gateway.run`. A session is kept when its answer is complete; one call at a time runs in it."""
         if session_id is None:
-            await self._gateway.run(self._compose(call, ()), OpenAIReply(call, exchange))
+            call = self._compose(call, ())
+            await self._gateway.run(call, OpenAIReply(call, exchange))
             return
         owner = call.principal.user_id
         async with self._sessions.open(
             owner, self._is_local(owner), call.model, session_id, deadline=call.deadline
         ) as session:
             transcript = Transcript()
-            await self._gateway.run(self._compose(call, session.history), OpenAIReply(call, exchange, transcript))
             asked = last_question(call.fields["messages"])
-            if transcript.complete and asked:
-                await session.keep(asked, transcript.text)
+            call = self._compose(call, session.history)
+
+            async def keep() -> None:
+                if transcript.complete and asked:
+                    await session.keep(asked, transcript.text)
+
+            await self._gateway.run(call, OpenAIReply(call, exchange, transcript, keep))
 
     def _compose(self, call: Call, history: tuple[Message, ...]) -> Call:
         memory = self._memory.current()

@@ -1,7 +1,8 @@
 """The way back to an OpenAI client: relays what is already in its wire and renders what is not."""
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -29,13 +30,21 @@ _STREAM: Headers = (
 class OpenAIReply:
     """Fills the port `Reply` for one call."""
 
-    __slots__ = ("_call", "_exchange", "_headers", "_transcript", "started")
+    __slots__ = ("_call", "_exchange", "_headers", "_keep", "_transcript", "started")
 
-    def __init__(self, call: Call, exchange: Exchange, transcript: Transcript | None = None) -> None:
-        """`transcript` is told what the client gets."""
+    def __init__(
+        self,
+        call: Call,
+        exchange: Exchange,
+        transcript: Transcript | None = None,
+        keep: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`transcript` is told what the client gets, `keep` is awaited before the answer is at its end: who has all of
+        it finds it in his session."""
         self._call = call
         self._exchange = exchange
         self._transcript = transcript
+        self._keep = keep
         self._headers: Headers = ((b"x-request-id", call.id.encode()),)
         self.started = False
 
@@ -54,7 +63,11 @@ class OpenAIReply:
         if self._call.stream:
             await self._relay_stream(answer, target, meter)
         else:
-            self._respond(self._finish_body(await answer.read(), answer.secrets, target, meter), meter)
+            body = self._finish_body(await answer.read(), answer.secrets, target, meter)
+            if self._transcript is not None:
+                self._transcript.whole(body)
+            await self._keep_answer()
+            self._respond(body, meter)
 
     def _finish_body(self, body: bytes, secrets: Sequence[str], target: Target, meter: Meter) -> bytes:
         call = self._call
@@ -105,6 +118,12 @@ class OpenAIReply:
         try:
             await answer.pour(pass_on)
             write(stream.end())
+        except asyncio.CancelledError:
+            # A client that leaves after `[DONE]` has everything, and its session must have it too.
+            task = asyncio.current_task()
+            if not stream.done or task is None:
+                raise
+            task.uncancel()
         except GatewayError as error:
             # What goes wrong after `[DONE]` takes nothing from the client: it has everything.
             if not stream.done:
@@ -112,7 +131,12 @@ class OpenAIReply:
                 raise
         finally:
             exchange.feed_from(None)
+        await self._keep_answer()
         exchange.finish()
+
+    async def _keep_answer(self) -> None:
+        if self._keep is not None:
+            await self._keep()
 
     async def render(self, events: AsyncIterator[Event], answer: UpstreamAnswer, meter: Meter) -> None:
         """Only text completions are ever rendered: they are what a chat-only vendor is asked for on their behalf."""
@@ -158,8 +182,6 @@ class OpenAIReply:
     def _respond(self, body: bytes, meter: Meter) -> None:
         self.started = True
         meter.deliver(1, len(body))
-        if self._transcript is not None:
-            self._transcript.whole(body)
         self._exchange.respond(200, (*self._headers, _processing(meter.begin()), *_JSON), body)
 
     def _fail_inside(self, error: GatewayError) -> None:

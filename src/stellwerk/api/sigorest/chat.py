@@ -13,10 +13,17 @@ from stellwerk.core.errors import NotFound
 from stellwerk.core.plan import Model
 
 _USUAL_SECONDS = 180.0
+_WIDEST_RANGE = (0.0, 2.0)
 _FIELDS = frozenset({"model", "messages", "temperature", "max_tokens", "session_id", "timeout", "retries"})
 """Documented names, which are read in any case."""
 
-_decoder = msgspec.json.Decoder(ChatBody)
+
+class _Body(ChatBody, kw_only=True):
+    temperature: float | None = None
+    """Any number: it is brought into the model's range."""
+
+
+_decoder = msgspec.json.Decoder(_Body)
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_number = msgspec.json.Decoder(float | None).decode
 _encode = msgspec.json.encode
@@ -63,9 +70,10 @@ def with_defaults(fields: Mapping[str, msgspec.Raw], model: Model) -> dict[str, 
     """The fields with the temperature within the model's range, its middle when there was none, and with the most
     tokens that the model writes when there was no limit, under the name that the model wants."""
     changed = dict(fields)
-    if model.temperature is not None and model.temperature[0] < model.temperature[1]:
-        least, most = model.temperature
-        given = _number(fields.get("temperature"))
+    given = _number(fields.get("temperature"))
+    own = model.temperature is not None and model.temperature[0] < model.temperature[1]
+    least, most = model.temperature if own and model.temperature is not None else _WIDEST_RANGE
+    if own or given is not None:
         changed["temperature"] = _raw((least + most) / 2 if given is None else min(max(given, least), most))
     limit = fields.get("max_completion_tokens") or fields.get("max_tokens")
     if limit is None or not _number(limit):

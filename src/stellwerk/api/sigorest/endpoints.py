@@ -14,7 +14,7 @@ from stellwerk.api.sigorest.chat import Chat
 from stellwerk.core.clock import Clock
 from stellwerk.core.errors import Forbidden, TooLarge, Unavailable
 from stellwerk.core.plan import Model, Price
-from stellwerk.core.principal import CALLERS, READERS
+from stellwerk.core.principal import CALLERS, READERS, Principal
 from stellwerk.ledger.reports import usage_by
 from stellwerk.providers.registry import RegistryModel
 from stellwerk.sessions.memory import MemoryBlock
@@ -109,6 +109,7 @@ class SigoRestAPI:
         chat: Chat,
         models: Callable[[], Sequence[Model]],
         offers: Callable[[Model], bool],
+        may_see: Callable[[Principal, Model], bool],
         registry: Callable[[], Mapping[str, RegistryModel]],
         breakers: Callable[[], list[BreakerState]],
         obstacles: Callable[[], list[str]],
@@ -118,11 +119,12 @@ class SigoRestAPI:
         clock: Clock,
         version: str,
     ) -> None:
-        """`offers` says which of the models are on the list of this listener; `registry` holds the rows of the table
-        by shortcode."""
+        """`offers` says which of the models are on the list of this listener, `may_see` who sees them; `registry`
+        holds the rows of the table by shortcode."""
         self._chat = chat
         self._models = models
         self._offers = offers
+        self._may_see = may_see
         self._registry = registry
         self._breakers = breakers
         self._obstacles = obstacles
@@ -133,11 +135,14 @@ class SigoRestAPI:
         self._version = version
 
     def register(self, routes: Routes) -> None:
-        routes.add("POST", "/v1/chat/completions", CALLERS, self._chat.answer)
+        # Clients of Go that were made before 2025-03 lose the last part of a base URL that ends without a slash.
+        for path in ("/v1/chat/completions", "/chat/completions"):
+            routes.add("POST", path, CALLERS, self._chat.answer)
         routes.add("GET", "/ping", READERS, self._pong)
         registry = Registry(routes)
         for path, handler, answer, summary in (
             ("/v1/models", self._list_models, ModelList, "List the models by id and by shortcode"),
+            ("/models", self._list_models, ModelList, "List the models, for clients that leave /v1 out"),
             ("/api/models", self._show_models, list[ModelFacts], "Show prices, limits and temperatures"),
             ("/api/health", self._show_health, Health, "Show the state, the breakers and whether a memory is set"),
             ("/api/memory", self._show_memory, MemoryShape, "Show the memory block"),
@@ -170,17 +175,20 @@ class SigoRestAPI:
     def _own_models(self) -> list[Model]:
         return [model for model in self._models() if self._offers(model)]
 
-    async def _list_models(self, _asked: Asked) -> ModelList:
+    def _models_for(self, caller: Principal) -> list[Model]:
+        return [model for model in self._own_models() if self._may_see(caller, model)]
+
+    async def _list_models(self, asked: Asked) -> ModelList:
         rows = []
         now = int(self._clock.now())
-        for model in self._own_models():
+        for model in self._models_for(asked.caller):
             names = (_full_name(model), model.shortcode)
             rows += [ListedModel(id=name, created=now) for name in dict.fromkeys(names) if name is not None]
         return ModelList(data=rows)
 
-    async def _show_models(self, _asked: Asked) -> list[ModelFacts]:
+    async def _show_models(self, asked: Asked) -> list[ModelFacts]:
         registry = self._registry()
-        return [_facts(model, registry.get(model.shortcode or "")) for model in self._own_models()]
+        return [_facts(model, registry.get(model.shortcode or "")) for model in self._models_for(asked.caller)]
 
     async def _show_health(self, _asked: Asked) -> Health:
         return Health(
@@ -219,8 +227,9 @@ class SigoRestAPI:
         }
         return UsageShape(by_model=by_model, by_channel={}, total=_sum(by_model.values()))
 
-    async def _show_shortcodes(self, _asked: Asked) -> dict[str, str]:
-        return {_full_name(model) or model.id: model.shortcode for model in self._own_models() if model.shortcode}
+    async def _show_shortcodes(self, asked: Asked) -> dict[str, str]:
+        models = self._models_for(asked.caller)
+        return {_full_name(model) or model.id: model.shortcode for model in models if model.shortcode}
 
 
 def _full_name(model: Model) -> str | None:

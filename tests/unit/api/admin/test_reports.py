@@ -1,6 +1,6 @@
 import pytest
 
-from stellwerk.api.admin.reports import prefers_english
+from stellwerk.api.admin.reports import StatsShape, prefers_english, say
 from stellwerk.core.principal import Role
 
 SUMMARY = "/v1/stats/summary"
@@ -58,9 +58,9 @@ async def test_the_summary_of_an_observer_is_about_everybody(site):
         assert shown == {
             "period": "24h",
             "summary": "In den letzten 24 Stunden: 2 Anfragen mit 240 Tokens für 0,0020 EUR, im Mittel 0,5 s, "
-            "2 neue Benutzer. Geladene Modelle: 1.",
+            "1 neuer Benutzer. Geladene Modelle: 1.",
             "stats": {
-                "new_users": 2,
+                "new_users": 1,
                 "total_requests": 2,
                 "total_tokens": 240,
                 "avg_latency_ms": 500.0,
@@ -86,9 +86,36 @@ async def test_the_summary_of_a_user_is_about_himself(site):
 async def test_the_sentence_is_in_the_language_of_the_reader(site):
     shown = await site.get(SUMMARY, headers={b"accept-language": b"en-GB,en;q=0.9,de;q=0.5"})
     assert shown["summary"] == (
-        "In the last 24 hours: 0 requests with 0 tokens for 0.0000 EUR, 0.0 s on average, 1 new users. "
+        "In the last 24 hours: 0 requests with 0 tokens for 0.0000 EUR, 0.0 s on average, 0 new users. "
         "Models loaded: 1."
     )
+
+
+@pytest.mark.parametrize(
+    ("number", "german", "english"),
+    [
+        (
+            1,
+            "In den letzten 24 Stunden: 1 Anfrage mit 1 Token für 1,5000 EUR, im Mittel 0,5 s, 1 neuer Benutzer. "
+            "Geladene Modelle: 1.",
+            "In the last 24 hours: 1 request with 1 token for 1.5000 EUR, 0.5 s on average, 1 new user. "
+            "Models loaded: 1.",
+        ),
+        (
+            0,
+            "In den letzten 24 Stunden: 0 Anfragen mit 0 Tokens für 1,5000 EUR, im Mittel 0,5 s, 0 neue Benutzer. "
+            "Geladene Modelle: 0.",
+            "In the last 24 hours: 0 requests with 0 tokens for 1.5000 EUR, 0.5 s on average, 0 new users. "
+            "Models loaded: 0.",
+        ),
+    ],
+)
+def test_the_sentence_counts_as_people_do(number, german, english):
+    stats = StatsShape(
+        new_users=number, total_requests=number, total_tokens=number, avg_latency_ms=500.0, total_cost=1.5
+    )
+    assert say(stats, number, "EUR", english=False, all_users=True) == german
+    assert say(stats, number, "EUR", english=True, all_users=True) == english
 
 
 @pytest.mark.parametrize(
