@@ -5,7 +5,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -111,6 +111,43 @@ ROWS: dict[tuple[str, str], Row] = {
     ("PATCH", "/admin/api/config"): Row(ADMINS, {"signup": {"enabled": True}}),
 }
 """Who may use what. A route that is missing here, or that is open to others than these, fails."""
+SIGOREST_MODEL = "plain"
+"""An alias of the config: only what the operator has named is offered there."""
+SIGOREST_ROWS: dict[tuple[str, str], Row] = {
+    **{
+        ("POST", path): Row(PAYERS, hello(SIGOREST_MODEL), paid=True)
+        for path in ("/v1/chat/completions", "/chat/completions")
+    },
+    **{
+        ("GET", path): Row(READERS)
+        for path in (
+            "/v1/models",
+            "/models",
+            "/api/models",
+            "/api/health",
+            "/api/memory",
+            "/api/version",
+            "/api/usage",
+            "/api/shortcodes",
+            "/ping",
+        )
+    },
+    ("PUT", "/api/memory"): Row(PAYERS, {"content": "Changed {n}", "cache": True}),
+}
+"""The listener for sigoREST's clients on this machine."""
+SIGOREST_LAN_ROWS = {
+    **SIGOREST_ROWS,
+    ("PUT", "/api/memory"): Row(PAYERS, {"content": "Changed {n}", "cache": True}, (403,)),
+}
+"""The one for trusted networks, which do not change everybody's prompts unless the operator says so."""
+SIGOREST_WORDS = {
+    401: "auth_failed",
+    402: "insufficient_credits",
+    403: "forbidden",
+    404: "not_found",
+    405: "invalid_request",
+}
+"""The codes of refusals there, by status."""
 NOWHERE = ("/", "/admin", "/admin/api", "/user/api", "/v1", "/auth", "/admin/api/users/{user_id}/nothing")
 """Paths that nobody registered: the same 404 for everybody."""
 
@@ -132,11 +169,13 @@ class Cell:
     path: str
     body: bytes | None
     row: Row | None
+    nowhere: bool
+    """Nobody registered the path, for any method."""
 
     def expect(self, caller: Caller) -> tuple[tuple[int, ...], str | None]:
         """The statuses that are right, and the code of a refusal."""
         if self.row is None:
-            return ((404,), "unknown_url") if self.template in NOWHERE else ((405,), "method_not_allowed")
+            return ((404,), "unknown_url") if self.nowhere else ((405,), "method_not_allowed")
         if not self.row.access:
             # A route that takes no such parameters says so, also to who means them as a key.
             return (*self.row.answers, 400) if caller.query else self.row.answers, None
@@ -148,7 +187,7 @@ class Cell:
             return (402,), "insufficient_credits"
         if self.row.personal and not caller.has_account:
             return (403,), "shared_account"
-        return self.row.answers, None
+        return (*self.row.answers, 400) if caller.query else self.row.answers, None
 
     def is_refused_to(self, caller: Caller) -> bool:
         """Also where nothing is, and where the request is wanting: whatever must leave no trace."""
@@ -160,22 +199,35 @@ class Cell:
 numbers = count(1)
 
 
-def cells(cast: Cast) -> Iterator[Cell]:
+def cells(cast: Cast, rows: Mapping[tuple[str, str], Row] = ROWS) -> Iterator[Cell]:
     """Every path by every method."""
-    for template in dict.fromkeys([*(path for _, path in ROWS), *NOWHERE]):
+    paths = {path for _, path in rows}
+    for template in dict.fromkeys([*(path for _, path in rows), *NOWHERE]):
         for method in METHODS:
-            row = ROWS.get(("GET" if method == "HEAD" else method, template))
-            number = next(numbers)
-            values = {
-                "user_id": cast.target,
-                "key_id": cast.target_key.id,
-                "signup_id": cast.signups[number % len(cast.signups)],
-                "rest": "up/up",
-            }
-            body = None
-            if method in SENDING and not (row is not None and row.body is None):
-                body = json.dumps({} if row is None else row.body).replace("{n}", str(number)).encode()
-            yield Cell(method, template, template.format(**values), body, row)
+            yield _cell(cast, rows, method, template, nowhere=template not in paths)
+
+
+def cells_of_others(cast: Cast, rows: Mapping[tuple[str, str], Row]) -> Iterator[Cell]:
+    """The routes of the main listener that are not among `rows`: where they are not, nothing of them must be."""
+    paths = {path for _, path in rows}
+    for method, template in ROWS:
+        if template not in paths:
+            yield _cell(cast, {}, method, template, nowhere=True)
+
+
+def _cell(cast: Cast, rows: Mapping[tuple[str, str], Row], method: str, template: str, *, nowhere: bool) -> Cell:
+    row = rows.get(("GET" if method == "HEAD" else method, template))
+    number = next(numbers)
+    values = {
+        "user_id": cast.target,
+        "key_id": cast.target_key.id,
+        "signup_id": cast.signups[number % len(cast.signups)],
+        "rest": "up/up",
+    }
+    body = None
+    if method in SENDING and not (row is not None and row.body is None):
+        body = json.dumps({} if row is None else row.body).replace("{n}", str(number)).encode()
+    return Cell(method, template, template.format(**values), body, row, nowhere)
 
 
 async def sweep(connections: list[KeptConnection], caller: Caller, wanted: Iterable[Cell]) -> list[tuple[Cell, Answer]]:
@@ -194,10 +246,13 @@ async def sweep(connections: list[KeptConnection], caller: Caller, wanted: Itera
     return seen
 
 
-def wrong_cells(caller: Caller, seen: list[tuple[Cell, Answer]]) -> list[str]:
+def wrong_cells(caller: Caller, seen: list[tuple[Cell, Answer]], words: Mapping[int, str] | None = None) -> list[str]:
+    """What was not answered as it must be; `words` are the codes of a listener with a dialect of its own."""
     wrong = []
     for cell, answer in seen:
         statuses, code = cell.expect(caller)
+        if words is not None and code is not None:
+            code = words[statuses[0]]
         found = None if cell.method == "HEAD" or answer.status < 400 else answer.error["code"]
         if answer.status not in statuses or (code is not None and cell.method != "HEAD" and found != code):
             wrong.append(f"{cell.method} {cell.path}: {answer.status} {found}, not {statuses} {code}")

@@ -5,6 +5,7 @@ application registers: a route without a row fails, and so does a row without a 
 """
 
 import asyncio
+import itertools
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -16,21 +17,37 @@ import pytest
 import pytest_asyncio
 
 from stellwerk.app.application import Application
+from stellwerk.app.listeners import Opened
 from stellwerk.app.store import Store
-from stellwerk.config.settings import Config, Discovery, Engines, Listen
+from stellwerk.config.settings import Config, Discovery, Engines, Listen, SigoRest
 from stellwerk.core.principal import Role
-from stellwerk.http.listener import Listener
 from stellwerk.telemetry.logs import LogSettings, start_logs
-from tests.authorisation_matrix import INFERENCE, ROWS, SENDING, ask, cells, sweep, wrong_cells
+from tests.authorisation_matrix import (
+    INFERENCE,
+    ROWS,
+    SENDING,
+    SIGOREST_LAN_ROWS,
+    SIGOREST_MODEL,
+    SIGOREST_ROWS,
+    SIGOREST_WORDS,
+    ask,
+    cells,
+    cells_of_others,
+    sweep,
+    wrong_cells,
+)
 from tests.callers import CALLERS, Caller, Cast, known, refused
 from tests.gateway_process import ADMIN_KEY, GatewayProcess, running_gateway, wait_until
 from tests.kept_connection import KeptConnection
 from tests.people import People
 from tests.raw_http import Answer, get, hello
 from tests.scripted_upstream import ScriptedUpstream, Talk, completion
+from tests.sigorest_process import HTTP, HTTPS, port_of, printed_authority, trusting
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+LOCAL = 2
+"""The number of the built-in user `local`."""
 AT_ONCE = 6
 """Connections over which one sweep goes."""
 
@@ -85,6 +102,9 @@ async def gateway(folder, cast, callers, upstream) -> AsyncIterator[GatewayProce
         "limits": {"tiers": {"payg": {"requests_per_minute": 0}, "sub": {"requests_per_minute": 0}}},
         "signup": {"enabled": True},
         "money": {"wait_seconds": 0},
+        "models": {SIGOREST_MODEL: {"targets": ["up/up"]}},
+        "compat": ["sigorest"],
+        "sigorest": {"http_port": 0, "https_port": 0, "lan_trust": True, "lan_networks": ["127.0.0.0/9"]},
     }
     async with running_gateway(folder, config) as running:
         yield running
@@ -122,7 +142,11 @@ async def dump(gateway: GatewayProcess) -> dict[str, list[tuple[Any, ...]]]:
 
 async def test_the_table_of_routes_has_a_row_for_each_route_and_no_other(tmp_path):
     config = Config(
-        listen=Listen(port=0), engines=Engines(enabled=False), discovery=Discovery(environment=False, ollama=False)
+        listen=Listen(port=0),
+        engines=Engines(enabled=False),
+        discovery=Discovery(environment=False, ollama=False),
+        compat=("sigorest",),
+        sigorest=SigoRest(http_port=0, https_port=0, lan_trust=True),
     )
     data, registered = tmp_path / "data", {}
     store = Store(data, keep_admin_key_in=tmp_path / "admin.key", admin_key=None)
@@ -130,11 +154,10 @@ async def test_the_table_of_routes_has_a_row_for_each_route_and_no_other(tmp_pat
         logs = start_logs(LogSettings(), log)
         application = Application(config, store=store, data=data, config_file=None, environ={}, logs=logs)
 
-        def look_and_stop(_host: str, _port: int) -> None:
-            # Another listener has to come into this table too.
-            (listener,) = (part for part in vars(application).values() if isinstance(part, Listener))
-            registered.update({(route.method, route.path): route.access for route in listener.router})
-            application._server.stop()
+        def look_and_stop(_opened: Opened) -> None:
+            for name, router in application._listeners.routers().items():
+                registered[name] = {(route.method, route.path): route.access for route in router}
+            application._listeners.stop()
 
         try:
             await application.run(look_and_stop)
@@ -143,7 +166,9 @@ async def test_the_table_of_routes_has_a_row_for_each_route_and_no_other(tmp_pat
             store.close()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 asyncio.get_running_loop().remove_signal_handler(number)
-    assert registered == {route: row.access for route, row in ROWS.items()}
+    # Another listener has to come into this table too.
+    tables = {"main": ROWS, HTTP: SIGOREST_ROWS, HTTPS: SIGOREST_LAN_ROWS}
+    assert registered == {name: {route: row.access for route, row in rows.items()} for name, rows in tables.items()}
 
 
 async def test_the_table_opens_nothing_that_changes_something_to_viewers():
@@ -182,6 +207,104 @@ async def test_who_may_is_let_in(gateway, upstream, connections, cast, callers, 
     if caller.role is Role.USER and name not in ("user", "a JWT of a user"):
         for cell, answer in seen:
             assert b"canary" not in answer.body, cell
+
+
+# --- listeners that let some in without a key
+
+FOREIGN = "127.200.0.1"
+"""An address of this machine that is in none of the trusted networks."""
+PREFIX = "sk-sw-"
+SIGOREST = {HTTP: SIGOREST_ROWS, HTTPS: SIGOREST_LAN_ROWS}
+
+
+def as_trusted(caller: Caller) -> Caller:
+    """Who somebody is there: with a key of ours who he is anywhere, and without one the local user."""
+    shown = (caller.headers.get(name, "").removeprefix("Bearer ") for name in ("Authorization", "X-Api-Key", "Api-Key"))
+    if next(filter(None, shown), "").startswith(PREFIX):
+        return caller
+    return replace(caller, role=Role.USER, refusal=None, pays=True, has_account=True)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def trusted(gateway) -> AsyncIterator[dict[str, list[KeptConnection]]]:
+    secured = {"ssl": trusting(printed_authority(gateway)), "server_hostname": "localhost"}
+    made = {}
+    for name, options in ((HTTP, {}), (HTTPS, secured)):
+        port = await port_of(gateway, name)
+        made[name] = [KeptConnection(port, **options) for _ in range(AT_ONCE)]
+    yield made
+    for connection in itertools.chain(*made.values()):
+        connection.close()
+
+
+async def traces(gateway: GatewayProcess) -> tuple[Any, ...]:
+    """What a call there could leave behind: rows, the memory block, sessions."""
+    memory = gateway.data / "memory.json"
+    sessions = sorted((gateway.data / ".sessions").rglob("*"))
+    return await dump(gateway), memory.read_text() if memory.exists() else None, sessions
+
+
+@pytest.mark.parametrize("listener", SIGOREST)
+@pytest.mark.parametrize("name", CALLERS)
+async def test_without_a_key_of_ours_a_trusted_peer_is_the_local_user_and_no_more(
+    gateway, upstream, trusted, cast, callers, listener, name
+):
+    rows, caller = SIGOREST[listener], as_trusted(callers[name])
+    wanted = [*cells(cast, rows), *cells_of_others(cast, rows)]
+    refusals = [cell for cell in wanted if cell.is_refused_to(caller) or cell.row.answers == (403,)]
+    before = await traces(gateway)
+    upstream.requests.clear()
+    seen = await sweep(trusted[listener], caller, refusals)
+    assert wrong_cells(caller, seen, SIGOREST_WORDS) == []
+    assert len(seen) >= 100
+    assert (await traces(gateway), upstream.requests) == (before, [])
+    allowed = await sweep(trusted[listener], caller, [cell for cell in wanted if cell not in refusals])
+    assert wrong_cells(caller, allowed, SIGOREST_WORDS) == []
+    assert bool(allowed) == (caller.role is not None)
+    paid = sum(cell.row is not None and cell.row.paid for cell, _ in allowed)
+    assert len(upstream.requests) == (paid if caller.pays else 0)
+    for cell, answer in (*seen, *allowed):
+        assert b"canary" not in answer.body, cell
+
+
+async def test_calls_there_are_the_local_users_or_those_of_the_key(gateway, upstream, trusted, cast, callers):
+    owners = {"none": LOCAL, "admin": cast.admin, "user": cast.first, "a JWT of an administrator": LOCAL}
+    owners["the admin key of the environment"] = LOCAL
+    for listener in SIGOREST:
+        for name, owner in owners.items():
+            answer = await ask(
+                trusted[listener][0], callers[name], "POST", "/v1/chat/completions", hello(SIGOREST_MODEL)
+            )
+            assert (await gateway.call(answer.headers["x-request-id"]))["user_id"] == owner, (listener, name)
+
+
+@pytest.mark.parametrize("name", ["none", "user", "viewer", "admin", "a bad key", "a JWT of an administrator"])
+async def test_a_foreign_peer_is_turned_away_from_every_route(gateway, upstream, cast, callers, name):
+    port, before = await port_of(gateway, HTTPS), await traces(gateway)
+    context = trusting(printed_authority(gateway))
+    upstream.requests.clear()
+    clients = [
+        KeptConnection(port, ssl=context, server_hostname="localhost", local_addr=(FOREIGN, 0)) for _ in range(AT_ONCE)
+    ]
+    seen = await sweep(clients, callers[name], cells(cast, SIGOREST_LAN_ROWS))
+    for client in clients:
+        client.close()
+    for cell, answer in seen:
+        assert answer.status == 403, cell
+        assert answer.headers["content-type"].partition(";")[0] == "text/plain", cell
+        assert answer.body == (b"" if cell.method == "HEAD" else b"Forbidden\n"), cell
+    assert (await traces(gateway), upstream.requests) == (before, [])
+
+
+async def test_a_model_that_a_key_may_not_use_is_not_shown_to_it_there(trusted, cast):
+    bound = cast.people.user("bound-there@example.org", balance=1, models=frozenset({"up/another"}))
+    caller = known(cast.people.key(bound).token, Role.USER)
+    client = trusted[HTTP][0]
+    for path in ("/v1/models", "/models"):
+        assert (await ask(client, caller, "GET", path)).json["data"] == []
+    assert (await ask(client, caller, "GET", "/api/models")).json == []
+    answer = await ask(client, caller, "POST", "/v1/chat/completions", hello(SIGOREST_MODEL))
+    assert (answer.status, answer.error["type"]) == (403, "forbidden")
 
 
 # --- ids of others

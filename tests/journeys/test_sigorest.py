@@ -556,10 +556,10 @@ async def test_the_time_that_a_call_gets_is_all_that_it_takes(port, upstream):
     assert len(upstream.requests) == 1
 
 
-@pytest.mark.parametrize("timeout", [0, -5, 10**9, 0.001, None])
+@pytest.mark.parametrize("seconds", [0, -5, 10**9, 0.001, None])
 @pytest.mark.parametrize("retries", [0, -1, 10**9, None])
-async def test_odd_times_and_numbers_of_attempts_are_brought_into_their_range(port, upstream, timeout, retries):
-    assert (await ask(port, timeout=timeout, retries=retries)).status == 200
+async def test_odd_times_and_numbers_of_attempts_are_brought_into_their_range(port, upstream, seconds, retries):
+    assert (await ask(port, timeout=seconds, retries=retries)).status == 200
 
 
 @pytest.mark.parametrize(("retries", "attempts"), [(1, 1), (2, 2), (-1, 1)])
@@ -662,7 +662,9 @@ async def test_every_address_of_loopback_is_this_machine(port, upstream):
 
 
 async def test_the_listener_stands_on_loopback_only(gateway, port):
-    shown = (await listeners_of(gateway))[HTTP]
+    listeners = await listeners_of(gateway)
+    assert list(listeners) == ["main", HTTP]
+    shown = listeners[HTTP]
     assert {address.rpartition(":")[0] for address in shown["addresses"]} <= {"127.0.0.1", "[::1]"}
     assert set(shown["peers"]) == {"127.0.0.0/8", "::1/128"}
 

@@ -37,12 +37,12 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "de": "Ein Zugang für Clients von {name} bleibt geschlossen. {reason}",
     },
     "serve.authority": {
-        "en": "  They have to trust this certificate authority: {file}",
-        "de": "  Sie müssen dieser Zertifizierungsstelle vertrauen: {file}",
+        "en": "  These clients have to trust the certificate authority {file}",
+        "de": "  Diese Clients müssen der Zertifizierungsstelle {file} vertrauen.",
     },
     "serve.fingerprint": {
         "en": "  Its SHA-256 fingerprint: {digits}",
-        "de": "  Ihr SHA-256-Fingerabdruck: {digits}",
+        "de": "  Deren SHA-256-Fingerabdruck: {digits}",
     },
     "serve.no_fingerprint": {
         "en": "  It cannot be read: {reason}",

@@ -55,7 +55,7 @@ def test_the_authority_stands_below_its_listener_with_its_fingerprint(tmp_path):
     made = ensure_certificate(tmp_path, names=["localhost"], addresses=[], now=datetime(2026, 11, 21, tzinfo=UTC))
     closed = ListenerStatus(name="sigorest http", addresses=(), state="down", reason="Somebody is there.")
     assert described(lan(), closed, authority=made.authority)[1:] == [
-        f"  They have to trust this certificate authority: {made.authority}",
+        f"  These clients have to trust the certificate authority {made.authority}",
         f"  Its SHA-256 fingerprint: {fingerprint(made.authority)}",
         "One listener for clients of sigorest stays closed. Somebody is there.",
     ]

@@ -94,20 +94,21 @@ def test_a_refund_at_once_leaves_no_trace(rate, gaps):
 
 
 @given(rates, st.lists(st.tuples(st.integers(0, MINUTE), st.booleans(), st.integers(0, MINUTE)), max_size=60))
-def test_with_refunds_no_more_is_admitted_than_without_those_calls(rate, requests):
-    arrival = alone = now = 0
+def test_a_refund_lets_others_in_earlier_by_no_more_than_the_time_that_its_call_stood(rate, requests):
+    arrival = alone = now = stood = 0
     refunds = []
     for gap, refunded, later in requests:
         now += gap
         for at, own in sorted(refund for refund in refunds if refund[0] <= now):
             arrival = give_back(rate, arrival, own, at)
         refunds = [refund for refund in refunds if refund[0] > now]
-        assert max(arrival, now) >= max(alone, now)
+        assert max(arrival, now) >= max(alone, now) - stood
         if wait(rate, arrival, now) > 0:
             continue
         arrival = advance(rate, arrival, now)
         if refunded:
             refunds.append((now + later, arrival))
+            stood += later
         else:
             alone = advance(rate, alone, now)
 
