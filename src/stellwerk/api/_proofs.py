@@ -4,12 +4,12 @@ An unknown address, a wrong password and a disabled user get the same answer aft
 counts before its password is looked at.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import msgspec
 from sqlalchemy import Connection
 
+from stellwerk.api._transactions import RunInTransaction
 from stellwerk.auth.tokens import Digest
 from stellwerk.auth.users import UserRecord, read_password
 from stellwerk.core.clock import Clock
@@ -19,13 +19,6 @@ from stellwerk.http.peer import read_address
 from stellwerk.limits.attempts import Rule, try_all, wait_of
 from stellwerk.records import audit
 from stellwerk.records.audit import Actor
-
-_Result = TypeVar("_Result")
-
-
-class RunInTransaction(Protocol):
-    def __call__(self, work: Callable[[Connection], _Result], /) -> Awaitable[_Result]:
-        """Returns what `work` returned, for writing after the commit. Raises Unavailable and what `work` raises."""
 
 
 class PasswordWork(Protocol):

@@ -18,10 +18,10 @@ from stellwerk.api._proofs import (
     PasswordWork,
     Proof,
     Proofs,
-    RunInTransaction,
     is_still_good,
     ourselves,
 )
+from stellwerk.api._transactions import RunInTransaction
 from stellwerk.auth.access_tokens import TokenMint, expired_token, invalid_token
 from stellwerk.auth.logins import (
     REFRESH_SECONDS,

@@ -2,9 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv6Address, ip_address
-from typing import Annotated, Literal, Protocol, TypeVar
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from stellwerk.api._endpoints import Asked, Endpoint, Registry
 from stellwerk.api._model_kinds import ModelKind, kind_of
+from stellwerk.api._transactions import RunInTransaction
 from stellwerk.auth.signups import LONGEST_MESSAGE, ask
 from stellwerk.auth.users import LONGEST_EMAIL, check_email
 from stellwerk.core.clock import Clock
@@ -29,14 +30,6 @@ _FRESH_SECONDS = 60.0
 # Latin letters only: what looks like another address is refused before anybody has to look at it.
 _EMAIL_CHARACTER = r"[!#-'*+\-./0-9=?A-Z^-~¡-¬®-ɏ]"
 _EMAIL = f"^{_EMAIL_CHARACTER}+@{_EMAIL_CHARACTER}+$"
-
-_Result = TypeVar("_Result")
-
-
-class RunsWork(Protocol):
-    """Runs SQL in a transaction, of its own or shared, and returns after the commit."""
-
-    def __call__(self, work: Callable[[Connection], _Result], /) -> Awaitable[_Result]: ...
 
 
 class UptimeQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -94,8 +87,8 @@ class PublicAPI:
     def __init__(
         self,
         *,
-        run: RunsWork,
-        fetch: RunsWork,
+        run: RunInTransaction,
+        fetch: RunInTransaction,
         models: Callable[[], Sequence[Model]],
         aliases: Callable[[], Collection[str]],
         signup_enabled: Callable[[], bool],
@@ -210,7 +203,7 @@ def _subject_of(peer: str) -> str:
 class _FreshTallies:
     """The days of the uptime history, read anew once a minute however often they are asked for."""
 
-    def __init__(self, fetch: RunsWork, clock: Clock) -> None:
+    def __init__(self, fetch: RunInTransaction, clock: Clock) -> None:
         self._fetch = fetch
         self._clock = clock
         self._lock = asyncio.Lock()

@@ -3,23 +3,16 @@
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
 from stellwerk.api._endpoints import Asked
+from stellwerk.api._transactions import Result, RunInTransaction
 from stellwerk.auth.tokens import Digest
 from stellwerk.auth.users import find_user
 from stellwerk.core.clock import Clock
 from stellwerk.core.errors import Unavailable
 from stellwerk.records.audit import Actor
-
-Result = TypeVar("Result")
-
-
-class RunInTransaction(Protocol):
-    def __call__(self, work: Callable[[Connection], Result], /) -> Awaitable[Result]:
-        """Returns what `work` returned, for writing after the commit. Raises Unavailable and what `work` raises."""
 
 
 @dataclass(frozen=True, kw_only=True)

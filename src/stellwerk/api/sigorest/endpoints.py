@@ -1,15 +1,15 @@
 """Everything that sigoREST's clients ask: models in two forms, health, the memory block, and the later small routes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Literal, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
-from sqlalchemy import Connection
 
 from stellwerk.api._endpoints import Asked, Endpoint, Registry
 from stellwerk.api._guard import Request, Routes
+from stellwerk.api._transactions import RunInTransaction
 from stellwerk.api.sigorest.chat import Chat
 from stellwerk.core.clock import Clock
 from stellwerk.core.errors import Forbidden, TooLarge, Unavailable
@@ -23,12 +23,6 @@ _TAG = "sigoREST"
 _DAY = 86_400.0
 _PICO_PER_MILLION = 1_000_000
 _OLLAMA_RANGE = (0.0, 2.0)
-
-_Result = TypeVar("_Result")
-
-
-class Reads(Protocol):
-    def __call__(self, query: Callable[[Connection], _Result], /) -> Awaitable[_Result]: ...
 
 
 class BreakerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +109,7 @@ class SigoRestAPI:
         obstacles: Callable[[], list[str]],
         memory: MemoryBlock,
         may_change_memory: Callable[[], bool],
-        fetch: Reads,
+        fetch: RunInTransaction,
         clock: Clock,
         version: str,
     ) -> None:
