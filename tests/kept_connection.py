@@ -19,6 +19,9 @@ class KeptConnection:
     async def ask(
         self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
+        if self._streams is not None and self._streams[0].at_eof():
+            # The server ends what nobody has used for a while.
+            self.close()
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port, **self._options)
         exchange = Exchange(*self._streams)
@@ -29,8 +32,10 @@ class KeptConnection:
             async with asyncio.timeout(SECONDS):
                 content = b"".join([piece async for piece in exchange.pieces()])
         if exchange.headers.get("connection") == "close":
-            async with asyncio.timeout(SECONDS):
-                assert await exchange.reader.read() == b"", "something stands behind the answer"
+            # Over TLS a server cannot say that it has written everything and still read: it lets the client go first.
+            if "ssl" not in self._options:
+                async with asyncio.timeout(SECONDS):
+                    assert await exchange.reader.read() == b"", "something stands behind the answer"
             self.close()
         return Answer(exchange.status, exchange.headers, content)
 

@@ -17,6 +17,7 @@ from stellwerk.core.ports import EngineAddress, Provider
 from stellwerk.core.secrets import Secret
 from stellwerk.http.pool import parse_base_url
 from stellwerk.providers.local import Local
+from stellwerk.providers.ollama_native import OllamaNative
 from stellwerk.providers.openai_compatible import OpenAICompatible, ProviderSettings
 from tests.port_fakes import make_call
 from tests.scripted_upstream import ScriptedUpstream, chunk, completion, usage_chunk
@@ -55,7 +56,12 @@ def local(upstream, pools):
     return Local(engine, pools.pool, SystemClock()), engine
 
 
-MEMBERS = [openai_compatible, local]
+def ollama_native(upstream, pools):
+    settings = ProviderSettings(name="member", base_url=upstream.url, keys=(Secret("a-key"),), local=True)
+    return OllamaNative(settings, pools.pool(parse_base_url(upstream.url)[0]), SystemClock()), None
+
+
+MEMBERS = [openai_compatible, local, ollama_native]
 
 
 @dataclass
@@ -69,7 +75,7 @@ class Member:
 
     async def send(self, operation=Operation.CHAT, **fields):
         call = make_call(operation, **fields)
-        wire = self.provider.wire(operation)
+        wire = self.provider.wire(operation, call.wire)
         async with asyncio.timeout(5):
             return await self.provider.send(call, TARGET, wire, call.fields)
 
@@ -89,8 +95,16 @@ async def member(request, upstream, pools):
 
 async def test_it_has_a_name_and_a_wire_for_each_thing_it_can_do(member):
     assert member.provider.name
-    assert all(isinstance(member.provider.wire(operation), Wire | None) for operation in Operation)
-    assert member.provider.wire(Operation.CHAT) is Wire.OPENAI_CHAT
+    for operation in Operation:
+        assert all(isinstance(member.provider.wire(operation, wire), Wire | None) for wire in Wire)
+    assert member.provider.wire(Operation.CHAT, Wire.OPENAI_CHAT) is Wire.OPENAI_CHAT
+
+
+async def test_it_speaks_the_clients_own_wire_or_one_that_stays_the_same(member):
+    for operation in Operation:
+        usual = {member.provider.wire(operation, wire) for wire in Wire if wire.value.startswith("openai.")}
+        assert len(usual) == 1
+        assert all(member.provider.wire(operation, wire) in {wire, *usual} for wire in Wire)
 
 
 @pytest.mark.parametrize("operation", list(Operation))

@@ -1,8 +1,8 @@
 """Golden files for every pair of wires that is translated.
 
 tests/golden/<client's wire>-<upstream's wire>/<case>/ holds what the client asks (request.json), what the upstream must
-get (upstream-request.json), what it says (upstream-answer.*) and what the client must get (answer.*). `.sse` is a
-stream.
+get (upstream-request.json), what it says (upstream-answer.*) and what the client must get (answer.*). `.sse` and
+`.ndjson` are streams.
 """
 
 import asyncio
@@ -14,6 +14,10 @@ import msgspec
 import pytest
 
 from stellwerk.api._errors import render_error
+from stellwerk.api.ollama import errors as ollama_errors
+from stellwerk.api.ollama import requests as ollama
+from stellwerk.api.ollama.openai_requests import Abilities
+from stellwerk.api.ollama.reply import OllamaReply
 from stellwerk.api.openai.reply import OpenAIReply
 from stellwerk.api.openai.requests import CompletionBody, read_body
 from stellwerk.core.call import Call, Operation, Wire
@@ -26,12 +30,22 @@ from stellwerk.pipeline.estimate import estimate
 from stellwerk.pipeline.meter import CallMeter
 from stellwerk.providers.openai_compatible import OpenAICompatible, ProviderSettings
 from stellwerk.routing.breaker import Breakers, BreakerSettings
-from tests.port_fakes import ALICE, RecordedExchange
+from tests.port_fakes import ALICE, RecordedExchange, StillClock
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-PAIRS = {(Wire.OPENAI_COMPLETION, Wire.OPENAI_CHAT)}
+PAIRS = {
+    (Wire.OPENAI_COMPLETION, Wire.OPENAI_CHAT),
+    (Wire.OLLAMA_CHAT, Wire.OPENAI_CHAT),
+    (Wire.OLLAMA_GENERATE, Wire.OPENAI_CHAT),
+    (Wire.OLLAMA_EMBED, Wire.OPENAI_EMBEDDING),
+}
 CASES = sorted(GOLDEN.glob("*/*/request.json"))
 COMPLETION = msgspec.json.Decoder(CompletionBody)
+OLLAMA = {
+    Wire.OLLAMA_CHAT: (Operation.CHAT, msgspec.json.Decoder(ollama.ChatBody)),
+    Wire.OLLAMA_GENERATE: (Operation.CHAT, msgspec.json.Decoder(ollama.GenerateBody)),
+    Wire.OLLAMA_EMBED: (Operation.EMBEDDING, msgspec.json.Decoder(ollama.EmbedBody)),
+}
 
 
 class Watch:
@@ -40,29 +54,43 @@ class Watch:
     def retried(self) -> None: ...
 
 
-def read_call(request: bytes) -> Call:
-    body, fields = read_body(request, b"application/json", COMPLETION)
+def make_call(operation: Operation, wire: Wire, body, fields, *, stream: bool, wants_usage: bool = False) -> Call:
     return Call(
         id="req_1",
-        operation=Operation.COMPLETION,
-        wire=Wire.OPENAI_COMPLETION,
+        operation=operation,
+        wire=wire,
         model=body.model,
         fields=fields,
         principal=ALICE,
         received=0.0,
         deadline=1e12,
-        stream=bool(body.stream),
-        wants_usage=body.wants_usage,
+        stream=stream,
+        wants_usage=wants_usage,
     )
 
 
-async def translate(request: bytes, upstream, pools) -> str:
-    """What the client gets for `request` from a vendor that only chats."""
-    call, exchange = read_call(request), RecordedExchange()
+def read_request(wire: Wire, request: bytes, exchange: RecordedExchange):
+    """The call, the reply, and how errors are rendered that come before it."""
+    if wire is Wire.OPENAI_COMPLETION:
+        body, fields = read_body(request, b"application/json", COMPLETION)
+        call = make_call(
+            Operation.COMPLETION, wire, body, fields, stream=bool(body.stream), wants_usage=body.wants_usage
+        )
+        return call, OpenAIReply(call, exchange), render_error
+    operation, decoder = OLLAMA[wire]
+    body, fields = ollama.read_call(request, b"application/json", decoder)
+    call = make_call(operation, wire, body, fields, stream=getattr(body, "streams", False))
+    reply = OllamaReply(call, exchange, body, abilities=Abilities(thinks=True), clock=StillClock())
+    return call, reply, ollama_errors.render_error
+
+
+async def translate(wire: Wire, request: bytes, upstream, pools) -> str:
+    """What the client gets for `request` from a vendor that only chats and embeds."""
+    exchange = RecordedExchange()
+    call, reply, render = read_request(wire, request, exchange)
     settings = ProviderSettings(name="vendor", base_url=upstream.url, completions=False)
     provider = OpenAICompatible(settings, pools.pool(parse_base_url(upstream.url)[0]), SystemClock())
     plan = Plan(name=call.model, targets=(Target(provider="vendor", model=call.model.partition("/")[2]),))
-    reply = OpenAIReply(call, exchange)
     try:
         async with asyncio.timeout(5):
             clock = SystemClock()
@@ -71,10 +99,12 @@ async def translate(request: bytes, upstream, pools) -> str:
             await dispatch.run(call, plan, reply, meter)
     except GatewayError as error:
         if not reply.started:
-            exchange.respond(*render_error(error, exchange.path))
+            exchange.respond(*render(error, exchange.path))
     assert exchange.finished == 1
-    # The id and the time are new in every answer.
+    # The id and the times are new in every answer.
     written = re.sub(r'"id":"cmpl-[0-9a-f]{24}"', '"id":"cmpl-0"', exchange.written.decode())
+    written = re.sub(r'"id":"call_[0-9a-z]{8}"', '"id":"call_0"', written)
+    written = re.sub(r'"(\w+_duration)":\d+', r'"\1":0', written)
     return re.sub(r'"created":\d+', '"created":0', written)
 
 
@@ -103,7 +133,8 @@ def the_file(folder: Path, name: str) -> Path:
 async def test_a_translation_is_what_its_golden_file_says(request_file, upstream, pools):
     folder = request_file.parent
     upstream.script = playing(the_file(folder, "upstream-answer"))
-    answer = await translate(request_file.read_bytes(), upstream, pools)
+    wire = next(client for client, vendor in PAIRS if folder.parent.name == f"{client}-{vendor}")
+    answer = await translate(wire, request_file.read_bytes(), upstream, pools)
     (sent,) = upstream.requests
     assert sent.json == json.loads((folder / "upstream-request.json").read_bytes())
     expected = the_file(folder, "answer")

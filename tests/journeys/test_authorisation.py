@@ -24,12 +24,14 @@ from stellwerk.core.principal import Role
 from stellwerk.telemetry.logs import LogSettings, start_logs
 from tests.authorisation_matrix import (
     INFERENCE,
+    OLLAMA_REFUSED,
     ROWS,
     SENDING,
     SIGOREST_LAN_ROWS,
     SIGOREST_MODEL,
     SIGOREST_ROWS,
     SIGOREST_WORDS,
+    Cell,
     ask,
     cells,
     cells_of_others,
@@ -46,8 +48,6 @@ from tests.sigorest_process import HTTP, HTTPS, port_of, printed_authority, trus
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-LOCAL = 2
-"""The number of the built-in user `local`."""
 AT_ONCE = 6
 """Connections over which one sweep goes."""
 
@@ -174,7 +174,8 @@ async def test_the_table_of_routes_has_a_row_for_each_route_and_no_other(tmp_pat
 async def test_the_table_opens_nothing_that_changes_something_to_viewers():
     changing = {route: row.access for route, row in ROWS.items() if route[0] != "GET" and row.access}
     own_login = {("POST", "/auth/logout"), ("PUT", "/user/api/password")}
-    assert {route for route, access in changing.items() if Role.VIEWER in access} == own_login
+    only_reads = {("POST", "/api/show")}
+    assert {route for route, access in changing.items() if Role.VIEWER in access} == own_login | only_reads
 
 
 # --- the matrix
@@ -244,32 +245,50 @@ async def traces(gateway: GatewayProcess) -> tuple[Any, ...]:
     return await dump(gateway), memory.read_text() if memory.exists() else None, sessions
 
 
+def is_refused(cell: Cell, caller: Caller) -> bool:
+    return cell.is_refused_to(caller) or (cell.row is not None and cell.row.answers == (403,))
+
+
 @pytest.mark.parametrize("listener", SIGOREST)
 @pytest.mark.parametrize("name", CALLERS)
-async def test_without_a_key_of_ours_a_trusted_peer_is_the_local_user_and_no_more(
+async def test_a_trusted_peer_is_refused_what_the_local_user_may_not(
     gateway, upstream, trusted, cast, callers, listener, name
 ):
-    rows, caller = SIGOREST[listener], as_trusted(callers[name])
-    wanted = [*cells(cast, rows), *cells_of_others(cast, rows)]
-    refusals = [cell for cell in wanted if cell.is_refused_to(caller) or cell.row.answers == (403,)]
-    before = await traces(gateway)
+    rows, caller, before = SIGOREST[listener], as_trusted(callers[name]), await traces(gateway)
     upstream.requests.clear()
-    seen = await sweep(trusted[listener], caller, refusals)
+    everything = (*cells(cast, rows), *cells_of_others(cast, rows))
+    seen = await sweep(trusted[listener], caller, (cell for cell in everything if is_refused(cell, caller)))
     assert wrong_cells(caller, seen, SIGOREST_WORDS) == []
     assert len(seen) >= 100
-    assert (await traces(gateway), upstream.requests) == (before, [])
-    allowed = await sweep(trusted[listener], caller, [cell for cell in wanted if cell not in refusals])
-    assert wrong_cells(caller, allowed, SIGOREST_WORDS) == []
-    assert bool(allowed) == (caller.role is not None)
-    paid = sum(cell.row is not None and cell.row.paid for cell, _ in allowed)
+    assert await traces(gateway) == before
+    assert upstream.requests == []
+    for cell, answer in seen:
+        assert b"canary" not in answer.body, cell
+
+
+@pytest.mark.parametrize("listener", SIGOREST)
+@pytest.mark.parametrize("name", CALLERS)
+async def test_a_trusted_peer_without_a_key_of_ours_is_let_in_as_the_local_user(
+    upstream, trusted, cast, callers, listener, name
+):
+    rows, caller = SIGOREST[listener], as_trusted(callers[name])
+    upstream.requests.clear()
+    wanted = (cell for cell in cells(cast, rows) if not is_refused(cell, caller))
+    seen = await sweep(trusted[listener], caller, wanted)
+    assert wrong_cells(caller, seen, SIGOREST_WORDS) == []
+    assert bool(seen) == (caller.role is not None)
+    paid = sum(cell.row is not None and cell.row.paid for cell, _ in seen)
     assert len(upstream.requests) == (paid if caller.pays else 0)
-    for cell, answer in (*seen, *allowed):
+    for cell, answer in seen:
         assert b"canary" not in answer.body, cell
 
 
 async def test_calls_there_are_the_local_users_or_those_of_the_key(gateway, upstream, trusted, cast, callers):
-    owners = {"none": LOCAL, "admin": cast.admin, "user": cast.first, "a JWT of an administrator": LOCAL}
-    owners["the admin key of the environment"] = LOCAL
+    local = next(
+        user["id"] for user in (await get(gateway.port, ADMIN_KEY, "/admin/api/users")).json if user["email"] == "local"
+    )
+    owners = {"none": local, "admin": cast.admin, "user": cast.first, "a JWT of an administrator": local}
+    owners["the admin key of the environment"] = local
     for listener in SIGOREST:
         for name, owner in owners.items():
             answer = await ask(
@@ -323,7 +342,9 @@ class Ids:
         """Everything that can be asked about them: in paths, in queries, in bodies."""
         for (method, template), row in ROWS.items():
             if "{" in template and row.access and "{rest}" not in template:
-                path = template.format(user_id=self.user_id, key_id=self.key_id, signup_id=self.signup_id)
+                path = template.format(
+                    user_id=self.user_id, key_id=self.key_id, signup_id=self.signup_id, digest=self.key_id
+                )
                 yield method, path, {} if method in SENDING else None
             elif method == "GET" and Role.USER in row.access and "{" not in template:
                 for name, value in (("user_id", self.user_id), ("key_id", self.key_id), ("owner", self.user_id)):
@@ -514,8 +535,16 @@ WHOLE_BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/api/signup"): {"email": "hostile@example.org"},
 }
 """Bodies of which nothing is wrong, so that it is the one field more that is refused."""
-TAKES_ANYTHING = {("POST", "/auth/token")} | {route for route, row in ROWS.items() if row.paid}
-"""Clients of OAuth send fields of their own, and what models understand is for their vendors to say."""
+OLLAMA_ONLY_READS_OR_REFUSES = {
+    ("POST", "/api/show"),
+    ("POST", "/api/blobs/{digest}"),
+    ("DELETE", "/api/delete"),
+    *(("POST", f"/api/{path}") for path in OLLAMA_REFUSED),
+}
+TAKES_ANYTHING = (
+    {("POST", "/auth/token")} | {route for route, row in ROWS.items() if row.paid} | OLLAMA_ONLY_READS_OR_REFUSES
+)
+"""Clients of OAuth and of Ollama send fields of their own, and what models understand is for their vendors to say."""
 
 
 async def test_every_body_that_users_send_is_tried_with_hostile_fields():

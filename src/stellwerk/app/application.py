@@ -14,9 +14,11 @@ from typing import Any
 import msgspec
 
 from stellwerk import __version__
-from stellwerk.api._errors import render_error
 from stellwerk.api._guard import Routes
+from stellwerk.api.dialects import render_error
 from stellwerk.api.health import HealthAPI
+from stellwerk.api.ollama.endpoints import OllamaAPI
+from stellwerk.api.ollama.errors import render_error as render_ollama_error
 from stellwerk.api.openai.conversations import Conversations
 from stellwerk.api.openai.endpoints import OpenAIAPI
 from stellwerk.app import settings as cut
@@ -202,6 +204,15 @@ class Application:
         )
         router = Router()
         self._register(Routes(router, self._people.keys, self._metrics), conversations)
+        self._ollama = OllamaAPI(
+            self._gateway,
+            self._catalogue,
+            lambda caller, model: may_see(caller, model, self._catalogue),
+            self._config.upstream.total_seconds,
+            lambda: [slot.model for slot in self._engines.status() if slot.model is not None],
+            self._clock,
+        )
+        self._ollama.register(Routes(router, self._people.keys, self._metrics, render=render_ollama_error))
         self._listeners.add(MAIN, [bound], router, render_error)
         self._sigorest = SigoRestListeners(
             listeners=self._listeners,
@@ -345,7 +356,7 @@ class Application:
         self._dispatch.attempts = config.upstream.attempts
         self._breakers.settings = cut.breaker_settings(config)
         self._forget_failures()
-        self._openai.total_seconds = config.upstream.total_seconds
+        self._openai.total_seconds = self._ollama.total_seconds = config.upstream.total_seconds
         self._discovery.settings = cut.discovery_settings(config)
         self._listeners.change(config)
         self._people.change(config)

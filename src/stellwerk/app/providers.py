@@ -20,6 +20,7 @@ from stellwerk.ledger.prices import PriceBook
 from stellwerk.providers.key_ring import KeyStatus
 from stellwerk.providers.local import Local
 from stellwerk.providers.ollama import Ollama
+from stellwerk.providers.ollama_native import OllamaNative
 from stellwerk.providers.openai_compatible import OpenAICompatible
 from stellwerk.providers.registry import RegistryModel
 from stellwerk.providers.vendors import Vendor
@@ -98,7 +99,10 @@ class Providers:
         patience = total if settings.local else base.first_byte_seconds
         pool = self._pools.pool(origin, _with_patience(base, each.first_byte_seconds, patience))
         kept = self.by_name.get(name) if self._plans.get(name) == each else None
-        return kept if isinstance(kept, OpenAICompatible) else OpenAICompatible(settings, pool, self._clock)
+        if isinstance(kept, OpenAICompatible):
+            return kept
+        kind = OpenAICompatible if each.ollama_url is None else OllamaNative
+        return kind(settings, pool, self._clock)
 
     def _source(self, name: str, each: UpstreamPlan, provider: OpenAICompatible) -> Source:
         lister: Lister = provider

@@ -20,6 +20,9 @@ class Wire(StrEnum):
     OPENAI_CHAT = "openai.chat"
     OPENAI_COMPLETION = "openai.completion"
     OPENAI_EMBEDDING = "openai.embedding"
+    OLLAMA_CHAT = "ollama.chat"
+    OLLAMA_GENERATE = "ollama.generate"
+    OLLAMA_EMBED = "ollama.embed"
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

@@ -49,8 +49,11 @@ class Provider(Protocol):
 
     name: str
 
-    def wire(self, operation: Operation) -> Wire | None:
-        """The wire in which it takes this operation; None when it cannot do it at all."""
+    def wire(self, operation: Operation, preferred: Wire) -> Wire | None:
+        """The wire in which it takes this operation; None when it cannot do it at all.
+
+        That is `preferred`, the client's own, where it speaks that: then nothing has to be translated.
+        """
 
     async def send(self, call: Call, target: Target, wire: Wire, fields: Mapping[str, msgspec.Raw]) -> UpstreamAnswer:
         """Sends the request and returns when a successful head has arrived.

@@ -124,7 +124,7 @@ class Dispatch:
             provider = self.providers.get(target.provider)
             if provider is None:
                 raise Unavailable("This model's provider is not available at the moment.", may_fall_back=True)
-            wire = provider.wire(call.operation)
+            wire = provider.wire(call.operation, call.wire)
             if wire is None:
                 raise BadRequest(
                     f"The model '{call.model}' cannot be used for this.", param="model", code="unsupported_operation"

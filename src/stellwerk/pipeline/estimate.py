@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from stellwerk.core.call import Call, Operation
+from stellwerk.core.call import Call, Operation, Wire
 from stellwerk.core.outcome import Estimate
 
 _CHAT, _COMPLETION, _EMBEDDING = Operation.CHAT, Operation.COMPLETION, Operation.EMBEDDING
@@ -34,6 +34,14 @@ _LONGEST_HEAD = 256
 _MEDIA_KEYS = (b'"url"', b'"image_url"', b'"data"', b'"file_data"')
 
 _find_escape = re.compile(rb"\\u").search
+
+
+class _Options(msgspec.Struct):
+    num_predict: int | None = None
+
+
+_OLLAMA_WIRES = frozenset({Wire.OLLAMA_CHAT, Wire.OLLAMA_GENERATE})
+_read_options = msgspec.json.Decoder(_Options).decode
 _read_int = msgspec.json.Decoder(int).decode
 _read_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -43,6 +51,8 @@ def estimate(call: Call) -> Estimate:
     fields = call.fields
     operation = call.operation
     main = "messages" if operation is _CHAT else "prompt" if operation is _COMPLETION else "input"
+    if call.wire is Wire.OLLAMA_GENERATE:
+        main = "prompt"
     prompt = bytes(fields.get(main, b""))
     if operation is _CHAT:
         most, least = _count_text(prompt)
@@ -50,10 +60,12 @@ def estimate(call: Call) -> Estimate:
         most, least = _count_list(prompt) if prompt.startswith(b"[") else _count_text(prompt)
     for name, value in fields.items():
         if name != main and name not in _NEVER_READ and len(text := bytes(value)) > _LONG:
-            most += _weigh(text)[1]
+            most += _count_images(text) if name == "images" else _weigh(text)[1]
     if operation is _EMBEDDING:
         return Estimate(input_tokens=most, least_input_tokens=least, output_tokens=0)
     limit, answers = _output_limit(fields), _count_choices(fields)
+    if call.wire in _OLLAMA_WIRES:
+        limit = _predicted(fields)
     if operation is _COMPLETION:
         answers *= _count_prompts(prompt)
     output = None if limit is None else limit * answers
@@ -118,7 +130,8 @@ def _cut_media(prompt: bytes) -> tuple[int, bytes]:
                 # A number may be as long as that, with no quote after it.
                 if beyond < 0:
                     break
-                if _is_media(prompt, begin, beyond):
+                follows = count > 0 and prompt[kept:begin].translate(None, b" ") == b'",'
+                if _is_media(prompt, begin, beyond, follows=follows):
                     count += 1
                     rest.append(prompt[kept:begin])
                     kept = beyond
@@ -127,10 +140,15 @@ def _cut_media(prompt: bytes) -> tuple[int, bytes]:
     return count, b"".join(rest)
 
 
-def _is_media(prompt: bytes, begin: int, end: int) -> bool:
-    """Whether the string between two quotes is all Base64 and stands where a model is not made to read it as text."""
+def _is_media(prompt: bytes, begin: int, end: int, *, follows: bool) -> bool:
+    """Whether the string between two quotes is all Base64 and stands where a model is not made to read it as text.
+
+    `follows` says that it stands in a list right behind one that is.
+    """
     before = prompt[max(0, begin - 32) : begin].rstrip()
-    if not before.endswith(b":") or not before[:-1].rstrip().endswith(_MEDIA_KEYS):
+    key = before.removesuffix(b"[").rstrip()
+    in_list = before.endswith(b"[") and key[:-1].rstrip().endswith(b'"images"')
+    if not follows and not (key.endswith(b":") and (in_list or key[:-1].rstrip().endswith(_MEDIA_KEYS))):
         return False
     start = begin + 1
     if prompt.startswith(b"data:", start):
@@ -152,6 +170,20 @@ def _output_limit(fields: Mapping[str, msgspec.Raw]) -> int | None:
                 return None
             limit = given if limit is None else max(limit, given)
     return limit
+
+
+def _predicted(fields: Mapping[str, msgspec.Raw]) -> int | None:
+    """The same where Ollama's clients say it; below 0 it is no limit."""
+    try:
+        limit = _read_options(fields.get("options", b"{}")).num_predict
+    except msgspec.DecodeError:
+        return None
+    return limit if limit is not None and limit > 0 else None
+
+
+def _count_images(images: bytes) -> int:
+    """The most tokens of a list of images in Base64."""
+    return (images.count(b'"') + 1) // 2 * _TOKENS_OF_MEDIA
 
 
 def _count_choices(fields: Mapping[str, msgspec.Raw]) -> int:

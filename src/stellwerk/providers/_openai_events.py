@@ -1,14 +1,16 @@
 """Reads OpenAI's chat answers, whole or streamed, into events."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
 
 import msgspec
 
 from stellwerk.core.call import Wire
 from stellwerk.core.errors import UpstreamBroken, UpstreamError
-from stellwerk.core.events import Event, Finished, Text, Used
+from stellwerk.core.events import Event, Finished, Text, Thinking, ToolCall, Used
 from stellwerk.core.ports import UpstreamAnswer
 from stellwerk.http.sse import EventSplitter, event_data
+from stellwerk.providers._openai_tool_calls import CallPiece, ToolCallReader
 from stellwerk.providers._refusals import clean_message
 from stellwerk.providers.openai_usage import read_usage
 
@@ -19,6 +21,17 @@ _ABSENT = msgspec.Raw(b"null")
 class _Piece(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
+    # No part of OpenAI's own API, so whatever else stands there is as good as nothing.
+    reasoning_content: Any = None
+    reasoning: Any = None
+    tool_calls: list[CallPiece | None] | None = None
+
+    @property
+    def thinking(self) -> str:
+        """What DeepSeek, llama.cpp and vLLM call reasoning_content; Ollama, OpenRouter and Groq reasoning. Who sends
+        both says the same twice."""
+        texts = (self.reasoning_content, self.reasoning)
+        return next((text for text in texts if isinstance(text, str) and text), "")
 
 
 class _Choice(msgspec.Struct):
@@ -32,28 +45,49 @@ class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: msgspec.Raw = _ABSENT
     error: msgspec.Raw = _ABSENT
+    object: msgspec.Raw = _ABSENT
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
 
 
-def _read(data: bytes, secrets: Sequence[str]) -> Iterator[Event]:
-    try:
-        chunk = _decode(data)
-    except (ValueError, RecursionError):
-        raise UpstreamBroken("The upstream's answer cannot be read.", may_fall_back=True) from None
-    if bytes(chunk.error) != b"null":
-        raise stream_error(chunk.error, secrets)
-    for choice in chunk.choices or ():
+class _Reader:
+    """Reads the chunks of one answer, or its one body."""
+
+    __slots__ = ("_secrets", "_tools")
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._secrets = secrets
+        self._tools = ToolCallReader()
+
+    def read(self, data: bytes) -> Iterator[Event]:
+        try:
+            chunk = _decode(data)
+        except (ValueError, RecursionError):
+            raise UpstreamBroken("The upstream's answer cannot be read.", may_fall_back=True) from None
+        if bytes(chunk.error) != b"null":
+            raise stream_error(chunk.error, self._secrets)
+        if bytes(chunk.object) == b'"error"':
+            # How vLLM and Mistral write it: the error's fields at the top.
+            raise stream_error(data, self._secrets)
+        for choice in chunk.choices or ():
+            yield from self._read_choice(choice)
+        usage = read_usage(chunk.usage)
+        if usage is not None:
+            yield Used(usage=usage)
+
+    def _read_choice(self, choice: _Choice) -> Iterator[Event]:
+        index = choice.index
         piece = choice.delta or choice.message
-        text = (piece.content or piece.refusal) if piece is not None else None
-        if text:
-            yield Text(index=choice.index, text=text)
+        if piece is not None:
+            if thinking := piece.thinking:
+                yield Thinking(index=index, text=thinking)
+            if text := piece.content or piece.refusal:
+                yield Text(index=index, text=text)
+            if piece.tool_calls:
+                yield from self._tools.read(index, piece.tool_calls, whole=choice.delta is None)
         if choice.finish_reason:
-            yield Finished(index=choice.index, reason=choice.finish_reason)
-    usage = read_usage(chunk.usage)
-    if usage is not None:
-        yield Used(usage=usage)
+            yield Finished(index=index, reason=choice.finish_reason)
 
 
 def stream_error(raw: bytes | msgspec.Raw, secrets: Sequence[str] = ()) -> UpstreamError:
@@ -70,6 +104,7 @@ def stream_error(raw: bytes | msgspec.Raw, secrets: Sequence[str] = ()) -> Upstr
 async def read_stream(answer: UpstreamAnswer) -> AsyncIterator[Event]:
     """Events of a streamed chat completion. Raises UpstreamError, also when the stream ends before it is complete."""
     splitter = EventSplitter(answer.event_bytes)
+    reader = _Reader(answer.secrets)
     finished = False
     while data := await answer.next():
         for event in splitter.feed(data):
@@ -78,7 +113,7 @@ async def read_stream(answer: UpstreamAnswer) -> AsyncIterator[Event]:
                 continue
             if text == b"[DONE]":
                 return
-            for piece in _read(text, answer.secrets):
+            for piece in reader.read(text):
                 finished = finished or isinstance(piece, Finished)
                 yield piece
     if not finished:
@@ -93,8 +128,8 @@ async def read_events(answer: UpstreamAnswer, wire: Wire, *, stream: bool) -> As
         async for event in read_stream(answer):
             yield event
     else:
-        events = list(_read(await answer.read(), answer.secrets))
-        if not any(isinstance(event, Text | Finished) for event in events):
+        events = list(_Reader(answer.secrets).read(await answer.read()))
+        if not any(isinstance(event, Text | ToolCall | Finished) for event in events):
             raise UpstreamBroken("The upstream's answer cannot be read.", may_fall_back=True)
         for event in events:
             yield event

@@ -47,7 +47,7 @@ class Local:
         self._clock = clock
         self._speakers: dict[int, tuple[EngineAddress, OpenAICompatible]] = {}
 
-    def wire(self, operation: Operation) -> Wire | None:
+    def wire(self, operation: Operation, preferred: Wire) -> Wire | None:  # noqa: ARG002  # the port has it
         return {
             Operation.CHAT: Wire.OPENAI_CHAT,
             Operation.COMPLETION: Wire.OPENAI_COMPLETION,

@@ -83,7 +83,7 @@ class OpenAICompatible:
         shown += [key.reveal() for key in settings.keys]
         self._secrets = tuple(sorted(shown, key=len, reverse=True))
         self._keys = UpstreamKeys(settings.keys, clock) if len(settings.keys) > 1 else None
-        self._heads = {wire: self._all_heads("POST", path) for wire, path in _PATHS.items()}
+        self._heads = {wire: self._all_heads("POST", self._path + path) for wire, path in _PATHS.items()}
 
     def _all_heads(self, method: str, path: str) -> tuple[bytes, ...]:
         """One for each key."""
@@ -92,7 +92,7 @@ class OpenAICompatible:
     def _head(self, method: str, path: str, key: Secret | None) -> bytes:
         settings = self._settings
         lines = [
-            f"{method} {self._path}{path} HTTP/1.1",
+            f"{method} {path} HTTP/1.1",
             f"host: {self._pool.origin.authority}",
             f"user-agent: stellwerk/{__version__}",
             "accept: application/json, text/event-stream",
@@ -106,7 +106,7 @@ class OpenAICompatible:
             return "\r\n".join(lines).encode("latin-1")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
-    def wire(self, operation: Operation) -> Wire | None:
+    def wire(self, operation: Operation, preferred: Wire) -> Wire | None:  # noqa: ARG002  # the port has it
         settings = self._settings
         if operation is Operation.EMBEDDING:
             return Wire.OPENAI_EMBEDDING if settings.embeddings else None
@@ -115,7 +115,7 @@ class OpenAICompatible:
         return Wire.OPENAI_CHAT
 
     async def send(self, call: Call, target: Target, wire: Wire, fields: Mapping[str, msgspec.Raw]) -> UpstreamAnswer:
-        body = self.write_body(call, target, fields)
+        body = self.write_body(call, target, wire, fields)
         heads = self._heads[wire]
         if self._keys is None:
             return await self._ask(b"%b%d\r\n\r\n%b" % (heads[0], len(body), body), call.deadline)
@@ -180,7 +180,13 @@ class OpenAICompatible:
         if self._keys is not None:
             self._keys.forget()
 
-    def write_body(self, call: Call, target: Target, fields: Mapping[str, msgspec.Raw]) -> bytes:
+    def write_body(
+        self,
+        call: Call,
+        target: Target,
+        wire: Wire,  # noqa: ARG002  # for those who speak other wires too
+        fields: Mapping[str, msgspec.Raw],
+    ) -> bytes:
         """The client's body with the two changes that must be: the model's name here, and the usage asked for."""
         changed = dict(fields)
         changed["model"] = msgspec.Raw(_encode(target.model))
@@ -207,7 +213,7 @@ class OpenAICompatible:
         if not settings.lists_models:
             return []
         deadline = self._clock.monotonic() + _DISCOVERY_SECONDS
-        heads = self._all_heads("GET", "/models")
+        heads = self._all_heads("GET", f"{self._path}/models")
         if self._keys is not None:
             answer = await self._ask_with_keys(self._keys, heads.__getitem__, deadline)
         else:

@@ -374,3 +374,17 @@ def test_arbitrary_bytes_are_read_or_refused(body, content_type):
     for decoder in (CHAT, COMPLETION, EMBEDDING):
         with suppress(BadRequest, UnsupportedMedia):
             read_body(body, content_type, decoder)
+
+
+@pytest.mark.parametrize("name", ["MODEL", "Model", "mOdel", "STREAM", "Max_Tokens", "N", "Messages"])
+def test_a_field_that_we_read_cannot_be_written_twice_in_two_spellings(name):
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}], name: "other"}).encode()
+    with pytest.raises(BadRequest) as caught:
+        read_body(body, None, msgspec.json.Decoder(ChatBody))
+    assert (caught.value.param, caught.value.code) == (name, "invalid_parameter_name")
+
+
+def test_fields_that_we_do_not_know_may_be_written_in_any_case():
+    body = b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"topK":3,"X-Y":1}'
+    _, fields = read_body(body, None, msgspec.json.Decoder(ChatBody))
+    assert {"topK", "X-Y"} < set(fields)

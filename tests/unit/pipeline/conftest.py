@@ -57,7 +57,7 @@ class House:
     wires: dict = field(default_factory=lambda: dict(WIRES))
     sent: list = field(default_factory=list)
 
-    def wire(self, operation):
+    def wire(self, operation, preferred):
         return self.wires[operation] if operation in self.operations else None
 
     async def send(self, call, target, wire, fields):

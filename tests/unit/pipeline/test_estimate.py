@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stellwerk.core.call import Operation
+from stellwerk.core.call import Operation, Wire
 from stellwerk.core.outcome import Estimate
 from stellwerk.pipeline.estimate import estimate
 from tests.port_fakes import make_call
@@ -272,3 +272,34 @@ def test_two_megabytes_of_anything_take_no_long_time(content):
     began = time.perf_counter()
     assert isinstance(estimate(call), Estimate)
     assert time.perf_counter() - began < 0.5
+
+
+IMAGE = "iVBORw0KGgo" + "A" * 40_000
+
+
+def ollama(wire, **fields):
+    call = make_call(model="m")
+    raw = {name: msgspec.Raw(json.dumps(value).encode()) for name, value in fields.items()}
+    return estimate(msgspec.structs.replace(call, wire=wire, fields=raw))
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_images_of_ollamas_clients_do_not_count_as_text(images):
+    messages = [{"role": "user", "content": "What is this?", "images": [IMAGE] * images}]
+    chat = ollama(Wire.OLLAMA_CHAT, messages=messages)
+    generate = ollama(Wire.OLLAMA_GENERATE, prompt="What is this?", images=[IMAGE] * images)
+    for each in (chat, generate):
+        assert 1_600 * images < each.input_tokens < 1_600 * images + 200
+        assert each.least_input_tokens < 20
+
+
+@pytest.mark.parametrize(
+    ("options", "limit"), [({"num_predict": 7}, 7), ({"num_predict": -1}, None), ({"num_predict": 0}, None), ({}, None)]
+)
+def test_ollamas_clients_limit_their_answers_in_the_options(options, limit):
+    assert ollama(Wire.OLLAMA_CHAT, messages=[], options=options).output_tokens == limit
+    assert ollama(Wire.OLLAMA_GENERATE, prompt="x", options=options, max_tokens=3).output_tokens == limit
+
+
+def test_a_long_text_in_a_list_that_is_called_otherwise_counts_as_text():
+    assert ollama(Wire.OLLAMA_CHAT, messages=[{"role": "user", "content": [IMAGE]}]).input_tokens > 10_000

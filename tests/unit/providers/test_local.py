@@ -83,7 +83,7 @@ def start(pools):
 async def send(local, call=None):
     call = call or make_call()
     async with asyncio.timeout(5):
-        return await local.send(call, TARGET, local.wire(call.operation), call.fields)
+        return await local.send(call, TARGET, local.wire(call.operation, call.wire), call.fields)
 
 
 async def read(answer):

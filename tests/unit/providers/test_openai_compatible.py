@@ -71,7 +71,7 @@ async def test_the_body_differs_from_the_clients_only_in_the_models_name(connect
 
 async def test_values_keep_the_spelling_of_the_client(connect):
     call = make_call(temperature=1.0, seed=10**30, user="ä")
-    body = connect().write_body(call, TARGET, call.fields)
+    body = connect().write_body(call, TARGET, call.wire, call.fields)
     assert b'"temperature":1.0,' in body
     assert b'"user":"\\u00e4"' in body
     assert str(10**30).encode() in body
@@ -93,18 +93,19 @@ async def test_values_keep_the_spelling_of_the_client(connect):
 def test_usage_is_asked_for_in_every_stream(connect, given, wanted, sent):
     for fields in ({"stream_options": given}, {}) if given is None else ({"stream_options": given},):
         call = make_call(stream=True, wants_usage=wanted, **fields)
-        assert json.loads(connect().write_body(call, TARGET, call.fields))["stream_options"] == sent
+        assert json.loads(connect().write_body(call, TARGET, call.wire, call.fields))["stream_options"] == sent
 
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_vendor_that_does_not_know_stream_options_gets_none(connect, wanted):
     call = make_call(stream=True, wants_usage=wanted, stream_options={"include_usage": wanted})
-    body = json.loads(connect(stream_options=False).write_body(call, TARGET, call.fields))
+    body = json.loads(connect(stream_options=False).write_body(call, TARGET, call.wire, call.fields))
     assert "stream_options" not in body
 
 
 def test_a_call_that_is_no_stream_asks_for_no_usage(connect):
-    assert "stream_options" not in json.loads(connect().write_body(make_call(), TARGET, make_call().fields))
+    call = make_call()
+    assert "stream_options" not in json.loads(connect().write_body(call, TARGET, call.wire, call.fields))
 
 
 @pytest.mark.parametrize(
@@ -117,10 +118,10 @@ async def test_each_wire_has_its_path_below_the_base_url(connect, upstream, oper
 
 
 def test_the_wire_follows_from_what_the_vendor_can(connect):
-    assert connect().wire(Operation.COMPLETION) is Wire.OPENAI_COMPLETION
-    assert connect(completions=False).wire(Operation.COMPLETION) is Wire.OPENAI_CHAT
-    assert connect(embeddings=False).wire(Operation.EMBEDDING) is None
-    assert connect().wire(Operation.CHAT) is Wire.OPENAI_CHAT
+    assert connect().wire(Operation.COMPLETION, Wire.OPENAI_COMPLETION) is Wire.OPENAI_COMPLETION
+    assert connect(completions=False).wire(Operation.COMPLETION, Wire.OPENAI_COMPLETION) is Wire.OPENAI_CHAT
+    assert connect(embeddings=False).wire(Operation.EMBEDDING, Wire.OPENAI_EMBEDDING) is None
+    assert connect().wire(Operation.CHAT, Wire.OPENAI_CHAT) is Wire.OPENAI_CHAT
 
 
 async def test_key_and_headers_go_to_the_vendor(connect, upstream):

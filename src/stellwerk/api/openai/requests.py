@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from stellwerk.api._bodies import decode_body
+from stellwerk.core.errors import BadRequest
 
 _Temperature = Annotated[float, Meta(ge=0, le=2)]
 _Probability = Annotated[float, Meta(ge=0, le=1)]
@@ -132,10 +133,18 @@ class EmbeddingBody(Body, kw_only=True):
 
 _Body = TypeVar("_Body")
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_OURS = frozenset().union(*(kind.__struct_fields__ for kind in (ChatBody, CompletionBody, EmbeddingBody)))
+"""Fields that the gateway itself reads: nobody may mean another value by another spelling."""
 
 
 def read_body(
     body: bytes, content_type: bytes | None, decoder: "msgspec.json.Decoder[_Body]"
 ) -> tuple[_Body, dict[str, msgspec.Raw]]:
     """The checked fields, and every field as the client wrote it. Raises BadRequest that names the field."""
-    return decode_body(body, content_type, decoder), _decode_fields(body)
+    decoded, fields = decode_body(body, content_type, decoder), _decode_fields(body)
+    for name in fields:
+        # Upstreams written in Go read names in any case and the last one counts: `MODEL` would be another model than
+        # the one that was checked and is paid for.
+        if not name.islower() and name.lower() in _OURS:
+            raise BadRequest(f"Write '{name[:100]}' in lower case.", param=name[:100], code="invalid_parameter_name")
+    return decoded, fields
