@@ -107,7 +107,8 @@ def analyze(tmp_path, service):
     if program is None:
         pytest.skip("this machine has no systemd-analyze")
     unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text(encoding="utf-8").replace(service["ExecStart"].split()[0], sys.executable))
+    # In quotes: the checkout may stand in a folder with a blank in its name.
+    unit.write_text(UNIT.read_text(encoding="utf-8").replace(service["ExecStart"].split()[0], f'"{sys.executable}"'))
 
     def analyze(*arguments):
         return subprocess.run([program, *arguments, unit], capture_output=True, text=True, check=False, timeout=60)

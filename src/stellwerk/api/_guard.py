@@ -65,14 +65,17 @@ class Routes:
         *,
         trusted: Callable[[], Principal] | None = None,
         render: Callable[[GatewayError, str, str], tuple[int, Headers, bytes]] = render_error,
+        find_key: Callable[[Exchange], str] | None = None,
     ) -> None:
         """`trusted` is who a client without a key of ours is, on a listener that lets only trusted peers in; it
-        raises GatewayError when there is nobody. `render` is the dialect of the errors."""
+        raises GatewayError when there is nobody. `render` is the dialect of the errors. `find_key` reads the key
+        where clients of this listener put it, in place of the usual headers; it raises GatewayError too."""
         self._router = router
         self._keys = keys
         self._watch = watch
         self._trusted = trusted
         self._render = render
+        self._find_key = find_key or read_key
         # Ids need to differ, not to be secret: a random start and a counter cost less than a random id each.
         self._prefix = os.urandom(6).hex()
         self._numbers = count(1)
@@ -109,7 +112,7 @@ class Routes:
             _check_no_foreign_page(exchange)
             principal = self._trusted()
         else:
-            token = read_key(exchange)
+            token = self._find_key(exchange)
             try:
                 principal = self._keys.authenticate(token)
             except Unauthenticated:

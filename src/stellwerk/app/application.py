@@ -22,6 +22,7 @@ from stellwerk.api.ollama.errors import render_error as render_ollama_error
 from stellwerk.api.openai.conversations import Conversations
 from stellwerk.api.openai.endpoints import OpenAIAPI
 from stellwerk.app import settings as cut
+from stellwerk.app.compat import compat_ports, open_compat
 from stellwerk.app.listeners import MAIN, Listeners, Opened
 from stellwerk.app.observation import Observation
 from stellwerk.app.people import People
@@ -108,7 +109,10 @@ class Application:
                 stack.push_async_callback(self._engines.stop)
             stack.callback(self._pools.close)
             stack.push_async_callback(self._end_tasks)
-            self._start_tasks(await self._sigorest.open() if COMPAT in self._config.compat else [])
+            more = await open_compat(
+                self._config, self._sigorest, self._listeners, self._people, self._metrics, self._ollama
+            )
+            self._start_tasks(more)
             self._listen_to_signals()
             await self._serve(lambda: announce(self._listeners.opened(self._sigorest.authority)))
 
@@ -144,14 +148,11 @@ class Application:
             self._environ,
             lambda: self._discovery.publish(),  # noqa: PLW0108  # discovery needs the engines and is made after them
         )
-        ports = [address_of(bound)[1]]
-        if COMPAT in config.compat:
-            ports += [config.sigorest.http_port, config.sigorest.https_port]
         self._registry = RegistryFile(self._data) if COMPAT in config.compat else None
         self._providers = Providers(
             vendors=self._vendors,
             environ=self._environ,
-            own_urls=own_urls(ports),
+            own_urls=own_urls([address_of(bound)[1], *compat_ports(config)]),
             pools=self._pools,
             engines=self._engines,
             clock=clock,
@@ -340,7 +341,7 @@ class Application:
 
     def _change(self, config: Config) -> None:
         needed = restart_needed(self._config, config)
-        fixed = ("engines", "compat", "sigorest", "sessions")
+        fixed = ("engines", "compat", "sigorest", "go_ollama", "sessions")
         needed += [name for name in fixed if getattr(config, name) != getattr(self._config, name)]
         money = msgspec.structs.replace(config.money, currency=self._config.money.currency)
         if config.money != money:

@@ -32,6 +32,10 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "en": "For clients of {name}, from {networks} and without a key: {urls}",
         "de": "Für Clients von {name}, aus {networks} und ohne Schlüssel: {urls}",
     },
+    "serve.for_keys": {
+        "en": "For clients of {name}, with a key: {urls}",
+        "de": "Für Clients von {name}, mit Schlüssel: {urls}",
+    },
     "serve.closed": {
         "en": "One listener for clients of {name} stays closed. {reason}",
         "de": "Ein Zugang für Clients von {name} bleibt geschlossen. {reason}",

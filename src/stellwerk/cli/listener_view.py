@@ -33,7 +33,9 @@ def _describe(listener: ListenerStatus, machine: Sequence[IPAddress]) -> str:
         return text("serve.closed", name=name, reason=listener.reason or "")
     scheme = "https" if listener.tls else "http"
     urls = ", ".join(f"{scheme}://{address}" for address in _reachable(listener, machine))
-    networks = listener.peers or ()
+    if listener.peers is None:
+        return text("serve.for_keys", name=name, urls=urls)
+    networks = listener.peers
     if all(ip_network(network).is_loopback for network in networks):
         return text("serve.for_this_machine", name=name, urls=urls)
     return text("serve.for_networks", name=name, urls=urls, networks=", ".join(networks))
@@ -44,8 +46,8 @@ def _reachable(listener: ListenerStatus, machine: Sequence[IPAddress]) -> list[s
     host, _, port = listener.addresses[0].rpartition(":")
     if host != "0.0.0.0":
         return [listener.addresses[0]]
-    networks = tuple(map(ip_network, listener.peers or ()))
-    found = [f"{address}:{port}" for address in machine if is_one_of(address, networks)]
+    networks = None if listener.peers is None else tuple(map(ip_network, listener.peers))
+    found = [f"{address}:{port}" for address in machine if networks is None or is_one_of(address, networks)]
     return found[:_MOST_ADDRESSES] or [listener.addresses[0]]
 
 

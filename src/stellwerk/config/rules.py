@@ -31,7 +31,8 @@ def _breach(*path: str | int, code: str, **values: Value) -> Breach:
 
 def breaches(config: Config, vendors: Collection[str] | None) -> Iterator[Breach]:
     """Every rule that `config` breaks, with the path of the value to change; `vendors` None does not check those."""
-    yield from _listening(config.listen)
+    yield from _listening(config.listen, config.listen.host, "listen")
+    yield from _listening(config.listen, config.go_ollama.host, "go_ollama")
     yield from _networks(config.listen.trusted_proxies, "listen", "trusted_proxies")
     yield from _sigorest(config.sigorest)
     if config.guard.target_bytes > config.guard.head_bytes:
@@ -55,9 +56,9 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _listening(listen: Listen) -> Iterator[Breach]:
-    if not (is_loopback(listen.host) or listen.allowed_hosts or listen.behind_proxy):
-        yield _breach("listen", "host", code="public_bind", host=listen.host)
+def _listening(listen: Listen, host: str, section: str) -> Iterator[Breach]:
+    if not (is_loopback(host) or listen.allowed_hosts or listen.behind_proxy):
+        yield _breach(section, "host", code="public_bind", host=host)
 
 
 def _networks(texts: Collection[str], *path: str) -> Iterator[Breach]:

@@ -317,6 +317,16 @@ class SigoRest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     certificate_key: Annotated[FilePath | None, Meta(description="Its private key in PEM.")] = None
 
 
+class GoOllama(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    host: Annotated[
+        Host, Meta(description="Address to listen on; other machines can be let in under the rules of listen.host.")
+    ] = "127.0.0.1"
+    ports: Annotated[
+        tuple[Annotated[int, Meta(ge=0, le=65535)], ...],
+        Meta(description="The same is answered on each; 0 takes any free one.", min_length=1, max_length=8),
+    ] = (8080, 8081)
+
+
 class Sessions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     store: Annotated[
         Literal["files", "database"],
@@ -355,12 +365,15 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         default_factory=Discovery
     )
     compat: Annotated[
-        tuple[Literal["sigorest"], ...],
+        tuple[Literal["sigorest", "go-ollama-api"], ...],
         Meta(description="Listeners for the clients of other systems, on the ports that they know.", max_length=8),
     ] = ()
     sigorest: Annotated[
         SigoRest, Meta(description="The listener for a person's own tools; opened when compat names it.")
     ] = setting(default_factory=SigoRest)
+    go_ollama: Annotated[
+        GoOllama, Meta(description="The listener for Go Ollama API's clients; opened when compat names go-ollama-api.")
+    ] = setting(default_factory=GoOllama)
     sessions: Annotated[Sessions, Meta(description="Chats that remember what was said before.")] = setting(
         default_factory=Sessions
     )

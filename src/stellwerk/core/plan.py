@@ -45,6 +45,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """Request fields that the model is known to support."""
     price: Price | None = None
     description: str = ""
+    architecture: str | None = None
+    """The family that engines know it by: llama, qwen3, bert."""
+    parameter_count: int | None = None
+    """How many numbers its tensors have."""
     quantization: str | None = None
     size_bytes: int | None = None
     local: bool = False

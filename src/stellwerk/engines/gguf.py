@@ -59,6 +59,8 @@ class GgufFacts(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     """`model`; anything else (`adapter`, `mmproj`, `imatrix`, …) cannot be loaded by itself."""
     context_length: int | None
+    parameter_count: int | None
+    """Elements of all tensors together."""
     quantization: str | None
     embeds: bool
     ranks: bool
@@ -190,8 +192,7 @@ def parse_header(reader: _Reader) -> GgufFacts:
     alignment = values.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
         raise InvalidGguf("its alignment is no power of two")
-    _check_tensors(reader, tensors, alignment)
-    return _facts(values)
+    return _facts(values, _check_tensors(reader, tensors, alignment))
 
 
 def _read_values(reader: _Reader, count: int) -> dict[str, Any]:
@@ -220,8 +221,9 @@ def _read_value(reader: _Reader, key: str) -> Any:
     raise InvalidGguf("a value has an unknown type")
 
 
-def _check_tensors(reader: _Reader, count: int, alignment: int) -> None:
-    furthest = 0
+def _check_tensors(reader: _Reader, count: int, alignment: int) -> int:
+    """The number of their elements."""
+    furthest = total = 0
     for _ in range(count):
         reader.text(_MAX_TENSOR_NAME)
         dimensions = reader.uint32()
@@ -235,12 +237,14 @@ def _check_tensors(reader: _Reader, count: int, alignment: int) -> None:
         if elements >= _MAX_ELEMENTS or offset % alignment:
             raise InvalidGguf("a tensor has an impossible size or place")
         furthest = max(furthest, offset)
+        total += elements
     data = -(-reader.position // alignment) * alignment
     if count and data + furthest >= reader.size:
         raise InvalidGguf("it is incomplete: a tensor lies past the end of the file")
+    return total
 
 
-def _facts(values: dict[str, Any]) -> GgufFacts:
+def _facts(values: dict[str, Any], elements: int) -> GgufFacts:
     architecture = values.get("general.architecture")
     if not isinstance(architecture, str) or not architecture:
         raise InvalidGguf("it names no architecture")
@@ -253,6 +257,8 @@ def _facts(values: dict[str, Any]) -> GgufFacts:
         name=name[:200] if isinstance(name, str) else "",
         kind="mmproj" if architecture == "clip" else kind[:64] if isinstance(kind, str) else "model",
         context_length=context if isinstance(context, int) and 0 < context < 1 << 31 else None,
+        # Only the first part of a split model is read, and it does not hold all of them.
+        parameter_count=elements if 0 < elements < _MAX_ELEMENTS and not values.get("split.count") else None,
         quantization=_quantization(values.get("general.file_type")),
         embeds=pooling != _POOLING_RANK and (architecture in _ENCODERS or pooling not in (None, _POOLING_NONE)),
         ranks=pooling == _POOLING_RANK,

@@ -84,6 +84,8 @@ def describe(file: ModelFile, settings: LlamaCppSettings) -> Model:
         output_modalities=("embeddings",) if facts.embeds else ("text",),
         parameters=tuple(sorted(parameters)),
         description=facts.name,
+        architecture=facts.architecture,
+        parameter_count=facts.parameter_count,
         quantization=facts.quantization,
         size_bytes=file.size,
         local=True,

@@ -18,7 +18,10 @@ Fetch: TypeAlias = Callable[[str, str, bytes | None], Awaitable[tuple[int, bytes
 
 DEFAULT_ADDRESS = "http://127.0.0.1:11434"
 _DEFAULT_PORT = 11434
+_ADDRESS_VARIABLES = ("OLLAMA_API_BASE", "OLLAMA_URL", "OLLAMA_HOST")
+"""The first that is set counts: the other two only ever name an upstream, the last may be meant for Ollama itself."""
 _MAX_MODELS = 5_000
+_MAX_NAME = 64
 _CONCURRENT_QUESTIONS = 4
 _CHAT_PARAMETERS = (
     "temperature",
@@ -64,6 +67,8 @@ class _Facts(msgspec.Struct, frozen=True):
 
     capabilities: frozenset[str] | None
     context_length: int | None
+    architecture: str | None
+    parameter_count: int | None
 
 
 class Ollama:
@@ -108,11 +113,12 @@ class Ollama:
 
 
 def ollama_address(environment: Mapping[str, str]) -> str:
-    """Where Ollama listens according to `OLLAMA_API_BASE` or `OLLAMA_HOST`, read as Ollama itself reads the latter.
+    """Where Ollama listens by the environment: its variables are read as Ollama itself reads `OLLAMA_HOST`.
 
     An address to listen on, such as 0.0.0.0, becomes the loopback address to connect to.
     """
-    value = (environment.get("OLLAMA_API_BASE", "").strip() or environment.get("OLLAMA_HOST", "")).strip(" \t\"'")
+    given = (environment.get(name, "").strip(" \t\"'") for name in _ADDRESS_VARIABLES)
+    value = next(filter(None, given), "")
     if not value:
         return DEFAULT_ADDRESS
     scheme, separator, rest = value.partition("://")
@@ -167,7 +173,13 @@ def _facts(shown: _Shown) -> _Facts:
     if capabilities is None and any(key.endswith(".pooling_type") for key in info):
         # Versions before the capability list: only models that embed pool their output.
         capabilities = frozenset({"embedding"})
-    return _Facts(capabilities, _context_length(info, shown.parameters or ""))
+    architecture, parameters = info.get("general.architecture"), info.get("general.parameter_count")
+    return _Facts(
+        capabilities=capabilities,
+        context_length=_context_length(info, shown.parameters or ""),
+        architecture=architecture[:_MAX_NAME] if isinstance(architecture, str) and architecture else None,
+        parameter_count=parameters if isinstance(parameters, int) and 0 < parameters < 1 << 63 else None,
+    )
 
 
 def _context_length(info: Mapping[str, Any], parameters: str) -> int | None:
@@ -199,6 +211,8 @@ def _model(provider: str, tag: _Tag, facts: _Facts | None, shortcode: str) -> Mo
         operations=_operations(capabilities),
         input_modalities=("text", "image") if capabilities and "vision" in capabilities else ("text",),
         parameters=_parameters(capabilities or frozenset()),
+        architecture=facts.architecture if facts else None,
+        parameter_count=facts.parameter_count if facts else None,
         quantization=details.quantization_level or None,
         size_bytes=tag.size if local else None,
         local=local,

@@ -41,6 +41,14 @@ def test_a_listener_says_where_it_is_and_whom_it_lets_in():
     ]
 
 
+def test_a_listener_that_asks_for_a_key_says_so():
+    keyed = ListenerStatus(name="go-ollama-api 8080", addresses=("127.0.0.1:8080", "[::1]:8080"), state="open")
+    assert described(keyed) == ["For clients of go-ollama-api, with a key: http://127.0.0.1:8080"]
+    everywhere = ListenerStatus(name="go-ollama-api 8081", addresses=("0.0.0.0:8081",), state="open")
+    [line] = described(everywhere, machine=MACHINE[2:4])
+    assert line.endswith(": http://10.1.2.3:8081, http://172.16.0.1:8081")
+
+
 def test_a_machine_outside_of_the_networks_shows_what_is_bound():
     [line] = described(lan(), machine=MACHINE[:2])
     assert line.endswith(": https://0.0.0.0:9443")

@@ -25,6 +25,13 @@ def test_a_public_bind_says_what_it_needs(wrong: Wrong, host: str):
     assert "listen.behind_proxy" in problem.message
 
 
+def test_a_public_bind_of_another_listener_needs_the_same(wrong: Wrong, write: Write):
+    (problem,) = wrong("go_ollama: {host: 0.0.0.0}")
+    assert (problem.key, problem.code) == ("go_ollama.host", "public_bind")
+    config = load(write("listen: {allowed_hosts: [gateway.example]}\ngo_ollama: {host: 0.0.0.0}"), {})
+    assert (config.go_ollama.host, config.go_ollama.ports) == ("0.0.0.0", (8080, 8081))
+
+
 @pytest.mark.parametrize("more", ["allowed_hosts: [gateway.example]", "behind_proxy: true"])
 def test_a_public_bind_is_allowed_with_hosts_or_a_proxy(write: Write, more: str):
     assert load(write(f"listen: {{host: 0.0.0.0, {more}}}"), {}).listen.host == "0.0.0.0"

@@ -46,6 +46,26 @@ def test_a_chat_model_tells_its_facts(tmp_path: Path):
     assert stamp.size == (tmp_path / "a.gguf").stat().st_size
 
 
+def test_the_parameters_of_a_whole_model_are_counted(tmp_path: Path):
+    path = write_tiny_chat_model(tmp_path / "a.gguf")
+    expected = sum(int(tensor.n_elements) for tensor in gguf.GGUFReader(path).tensors)
+    assert read_gguf(path)[0].parameter_count == expected > 80_000
+
+
+def test_one_part_of_a_split_model_does_not_say_how_many_parameters_there_are(tmp_path: Path):
+    path = tmp_path / "a.gguf"
+    path.write_bytes(header(ARCHITECTURE, text("split.count") + struct.pack("<IH", 2, 3)))
+    assert read_gguf(path)[0].parameter_count is None
+
+
+@pytest.mark.parametrize(("tensors", "expected"), [(1, 1 << 62), (2, None)])
+def test_a_number_of_parameters_that_no_model_has_is_not_passed_on(tmp_path: Path, tensors: int, expected: int | None):
+    path = tmp_path / "a.gguf"
+    listed = (text(f"t{number}") + struct.pack("<IQIQ", 1, 1 << 62, 0, 0) for number in range(tensors))
+    path.write_bytes(header(ARCHITECTURE, *listed, tensors=tensors, keys=1) + bytes(64))
+    assert read_gguf(path)[0].parameter_count == expected
+
+
 def test_an_embedding_model_is_recognised(tmp_path: Path):
     facts, _ = read_gguf(write_tiny_embedding_model(tmp_path / "a.gguf"))
     assert facts.embeds

@@ -7,8 +7,8 @@ from stellwerk.engines.holds import Holds
 from stellwerk.engines.model_files import ModelFile
 
 FACTS = GgufFacts(
-    architecture="llama", name="", kind="model", context_length=None, quantization=None, embeds=False, ranks=False,
-    has_chat_template=False, knows_tools=False,
+    architecture="llama", name="", kind="model", context_length=None, parameter_count=None, quantization=None,
+    embeds=False, ranks=False, has_chat_template=False, knows_tools=False,
 )  # fmt: skip
 FILE = ModelFile(id="a", path=Path("/a.gguf"), facts=FACTS, stamp=FileStamp(size=1, modified=1, inode=1), size=1)
 

@@ -23,7 +23,12 @@ QWEN = {
 }
 QWEN_SHOWN = {
     "capabilities": ["completion", "tools", "thinking"],
-    "model_info": {"general.architecture": "qwen3", "qwen3.context_length": 40960, "tokenizer.ggml.tokens": None},
+    "model_info": {
+        "general.architecture": "qwen3",
+        "general.parameter_count": 8_190_735_360,
+        "qwen3.context_length": 40960,
+        "tokenizer.ggml.tokens": None,
+    },
     "parameters": 'temperature                    0.6\nstop                           "<|im_end|>"',
 }
 NOMIC = {"name": "nomic-embed-text:latest", "digest": "b" * 64, "size": 274_000_000, "details": {}}
@@ -106,6 +111,7 @@ async def test_a_chat_model_is_listed_with_its_facts(server):
     assert (model.provider, model.name, model.id) == ("ollama", "qwen3:8b", "ollama/qwen3:8b")
     assert model.context_length == 40960
     assert (model.quantization, model.size_bytes, model.local) == ("Q4_K_M", 5_200_000_000, True)
+    assert (model.architecture, model.parameter_count) == ("qwen3", 8_190_735_360)
     assert model.created == 1_795_172_400
     assert model.operations == {Operation.CHAT, Operation.COMPLETION}
     assert {"tools", "reasoning_effort", "temperature"} <= set(model.parameters)
@@ -186,12 +192,19 @@ async def test_an_empty_ollama_offers_nothing(server, body):
 
 
 @pytest.mark.parametrize(
-    "shown", [b"", b"[]", b'{"model_info":{"general.architecture":{}}}', b'{"capabilities":"tools"}']
+    "shown",
+    [
+        b"",
+        b"[]",
+        b'{"model_info":{"general.architecture":{},"general.parameter_count":"8B"}}',
+        b'{"model_info":{"general.architecture":"","general.parameter_count":-1}}',
+        b'{"capabilities":"tools"}',
+    ],
 )
 async def test_unreadable_details_never_hide_a_model(server, shown):
     server.tags, server.shown = [QWEN], {"qwen3:8b": shown}
     (model,) = await Ollama(fetch, address=server.address).models()
-    assert model.context_length is None
+    assert (model.context_length, model.architecture, model.parameter_count) == (None, None, None)
 
 
 async def test_no_ollama_is_an_upstream_error():
@@ -214,6 +227,8 @@ async def test_no_ollama_is_an_upstream_error():
         ({"OLLAMA_HOST": '"box.lan:99"'}, "http://box.lan:99"),
         ({"OLLAMA_HOST": "box.lan:port"}, "http://127.0.0.1:11434"),
         ({"OLLAMA_HOST": "a", "OLLAMA_API_BASE": "http://b:1234/v1"}, "http://b:1234"),
+        ({"OLLAMA_HOST": "a", "OLLAMA_URL": "http://host.docker.internal:11434"}, "http://host.docker.internal:11434"),
+        ({"OLLAMA_URL": "http://a:1", "OLLAMA_API_BASE": "http://b:2"}, "http://b:2"),
     ],
 )
 def test_the_address_is_read_as_ollama_reads_it(environment, address):

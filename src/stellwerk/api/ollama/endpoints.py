@@ -103,13 +103,22 @@ class OllamaAPI:
         async def answer(request: Request) -> None:
             exchange = request.exchange
             body, fields = read_call(exchange.body, exchange.headers.get(b"content-type"), decoder)
-            if body.only_loads:
-                self._check_exists(request.caller, body.model)
-                self._respond_loaded(request, body)
-            else:
-                await self._run(request, Operation.CHAT, wire, body, fields, stream=body.streams)
+            await self._answer(request, wire, body, fields)
 
         return answer
+
+    async def generate(self, request: Request, body: GenerateBody, fields: Mapping[str, msgspec.Raw]) -> None:
+        """Answers what another API has read with `read_call`, as POST /api/generate does."""
+        await self._answer(request, Wire.OLLAMA_GENERATE, body, fields)
+
+    async def _answer(
+        self, request: Request, wire: Wire, body: ChatBody | GenerateBody, fields: Mapping[str, msgspec.Raw]
+    ) -> None:
+        if body.only_loads:
+            self._check_exists(request.caller, body.model)
+            self._respond_loaded(request, body)
+        else:
+            await self._run(request, Operation.CHAT, wire, body, fields, stream=body.streams)
 
     async def _embed(self, request: Request) -> None:
         exchange = request.exchange

@@ -10,7 +10,7 @@ from stellwerk.core.plan import Model
 
 _NEVER = "2318-01-01T00:00:00Z"
 """When a loaded model goes: our slots keep theirs until another one needs the room. Clients show it as forever."""
-_ARCHITECTURE = "unknown"
+_UNKNOWN = "unknown"
 _THINKING = frozenset({"reasoning", "reasoning_effort", "include_reasoning"})
 
 
@@ -53,10 +53,13 @@ def render_loaded(models: Iterable[Model]) -> dict[str, Any]:
 
 def render_shown(model: Model) -> dict[str, Any]:
     """The answer of /api/show."""
-    info: dict[str, Any] = {"general.architecture": _ARCHITECTURE, "general.basename": model.id}
+    architecture = model.architecture or _UNKNOWN
+    info: dict[str, Any] = {"general.architecture": architecture, "general.basename": model.id}
+    if model.parameter_count is not None:
+        info["general.parameter_count"] = model.parameter_count
     if model.context_length is not None:
         # Clients put the name of this field together from the architecture.
-        info[f"{_ARCHITECTURE}.context_length"] = model.context_length
+        info[f"{architecture}.context_length"] = model.context_length
     return {
         "license": "",
         "modelfile": f"FROM {model.id}\n",
@@ -91,11 +94,19 @@ def _details(model: Model) -> dict[str, Any]:
     details: dict[str, Any] = {
         "parent_model": "",
         "format": "gguf" if model.local else "",
-        "family": "",
-        "families": [],
-        "parameter_size": "",
+        "family": model.architecture or "",
+        "families": [model.architecture] if model.architecture else [],
+        "parameter_size": _round_size(model.parameter_count) if model.parameter_count is not None else "",
         "quantization_level": model.quantization or "",
     }
     if model.context_length is not None:
         details["context_length"] = model.context_length
     return details
+
+
+def _round_size(parameters: int) -> str:
+    """As Ollama writes it: 8.2B, 137M, 566.70M; what is smaller, to the thousand."""
+    if parameters < 1_000_000:
+        return f"{parameters / 1e3:.0f}K" if parameters >= 1_000 else str(parameters)
+    size, digits, unit = (parameters / 1e9, 1, "B") if parameters >= 1_000_000_000 else (parameters / 1e6, 2, "M")
+    return f"{size:.{0 if size.is_integer() else digits}f}{unit}"

@@ -1,3 +1,6 @@
+import pytest
+from msgspec.structs import replace
+
 from stellwerk.api.ollama.lists import capabilities, render_loaded, render_shown, render_tags
 from stellwerk.core.call import Operation
 from stellwerk.core.plan import Model
@@ -8,6 +11,8 @@ OWN = Model(
     id="tiny",
     created=1_700_000_000,
     context_length=2048,
+    architecture="qwen3",
+    parameter_count=8_190_735_360,
     parameters=("temperature", "tools"),
     quantization="Q4_K_M",
     size_bytes=77,
@@ -46,10 +51,37 @@ def test_capabilities_are_named_as_ollama_names_them():
 
 
 def test_the_context_length_stands_under_the_architecture():
-    info = render_shown(OWN)["model_info"]
-    assert info[f"{info['general.architecture']}.context_length"] == 2048
-    assert info["general.basename"] == "tiny"
-    assert len(render_shown(VENDORS)["model_info"]) == 2
+    assert render_shown(OWN)["model_info"] == {
+        "general.architecture": "qwen3",
+        "general.basename": "tiny",
+        "general.parameter_count": 8_190_735_360,
+        "qwen3.context_length": 2048,
+    }
+
+
+def test_what_is_not_known_of_a_model_is_not_made_up():
+    shown = render_shown(VENDORS)
+    assert shown["model_info"] == {"general.architecture": "unknown", "general.basename": "house/up"}
+    details = shown["details"]
+    assert (details["family"], details["families"], details["parameter_size"]) == ("", [], "")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "size"),
+    [
+        (8_190_735_360, "8.2B"),
+        (70_000_000_000, "70B"),
+        (566_700_000, "566.70M"),
+        (137_000_000, "137M"),
+        (999_999, "1000K"),
+        (2_000, "2K"),
+        (999, "999"),
+    ],
+)
+def test_a_size_is_written_as_ollama_writes_it(parameters: int, size: str):
+    details = render_tags([replace(OWN, parameter_count=parameters)])["models"][0]["details"]
+    assert details["parameter_size"] == size
+    assert (details["family"], details["families"]) == ("qwen3", ["qwen3"])
 
 
 def test_nothing_loaded_is_a_list_too():
