@@ -213,6 +213,9 @@ async def test_the_lines_for_the_memory_change_what_every_chat_begins_with(run, 
     assert json.loads(await run(NEW_MEMORY_LINE)) == block
     assert json.loads(await run(MEMORY_LINE)) == block
     assert (gateway.data / "memory.json").read_text() == '{\n  "content": "Neuer Kontext",\n  "cache": true\n}\n'
+    (record,) = json.loads((await gateway.run("audit", "--limit", "1", "--json")).output)
+    assert (record["action"], record["subject"], record["actor"]) == ("memory.replace", "memory", "local")
+    assert "Neuer Kontext" not in json.dumps(record)
     assert json.loads(await run(HEALTH_LINE))["memory_set"] is True
     await run(CHAT_LINE.replace("mein-projekt", "with-memory"))
     part = {"type": "text", "text": "Neuer Kontext", "cache_control": {"type": "ephemeral"}}

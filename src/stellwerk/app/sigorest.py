@@ -121,6 +121,7 @@ class SigoRestListeners:
             obstacles=self._obstacles,
             memory=self._memory,
             may_change_memory=may_change_memory,
+            run=self._people.run,
             fetch=self._people.fetch,
             clock=self._people.clock,
             version=__version__,

@@ -17,6 +17,7 @@ from stellwerk.core.plan import Model, Price
 from stellwerk.core.principal import CALLERS, READERS, Principal
 from stellwerk.ledger.reports import usage_by
 from stellwerk.providers.registry import RegistryModel
+from stellwerk.records.audit import Actor, append
 from stellwerk.sessions.memory import MemoryBlock
 
 _TAG = "sigoREST"
@@ -109,6 +110,7 @@ class SigoRestAPI:
         obstacles: Callable[[], list[str]],
         memory: MemoryBlock,
         may_change_memory: Callable[[], bool],
+        run: RunInTransaction,
         fetch: RunInTransaction,
         clock: Clock,
         version: str,
@@ -124,6 +126,7 @@ class SigoRestAPI:
         self._obstacles = obstacles
         self._memory = memory
         self._may_change_memory = may_change_memory
+        self._run = run
         self._fetch = fetch
         self._clock = clock
         self._version = version
@@ -202,6 +205,11 @@ class SigoRestAPI:
             raise Forbidden("The memory block may only be changed on the machine of the gateway.")
         block: MemoryShape = asked.body
         await asyncio.to_thread(self._memory.replace, block.content, block.cache)
+        actor = Actor(name=asked.caller.name, key_id=asked.caller.key_id, peer=asked.peer)
+        # What everybody's prompts begin with is nobody's private affair; the text itself stays out of the record.
+        details = {"characters": len(block.content), "cache": block.cache}
+        now = self._clock.now()
+        await self._run(lambda connection: append(connection, actor, "memory.replace", "memory", details, now=now))
         return block
 
     async def _show_version(self, _asked: Asked) -> Version:
