@@ -19,6 +19,7 @@ _TICKS_BETWEEN_SWEEPS = 5
 _BACKLOG = 4096
 _TLS_GOODBYE_SECONDS = 2.0
 """How long a closed TLS connection waits for its client to say goodbye too: an idle client may never read again."""
+_TRIES_FOR_A_FREE_PORT = 8
 _NO_SUCH_ADDRESS = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
@@ -145,6 +146,16 @@ def bind_loopback(port: int) -> list[socket.socket]:
 
     Raises CannotListen when one of them is taken: clients would reach another program half of the time.
     """
+    if port:
+        return _bind_both(port)
+    # Any free one: what is free for the first address may be taken for the second.
+    for _ in range(_TRIES_FOR_A_FREE_PORT - 1):
+        with contextlib.suppress(CannotListen):
+            return _bind_both(0)
+    return _bind_both(0)
+
+
+def _bind_both(port: int) -> list[socket.socket]:
     bound = [bind("127.0.0.1", port)]
     try:
         bound.append(bind("::1", address_of(bound[0])[1]))

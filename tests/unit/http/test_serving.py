@@ -48,11 +48,19 @@ def test_localhost_is_bound_in_both_families_on_one_port():
             each.close()
 
 
+def port_free_for_ipv4(other: socket.socket) -> int:
+    """Binds `other` to ::1 and returns the port, one that no other program has at 127.0.0.1."""
+    with socket.socket(socket.AF_INET) as first:
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        first.bind(("127.0.0.1", 0))
+        other.bind(("::1", first.getsockname()[1]))
+    other.listen()
+    return int(other.getsockname()[1])
+
+
 def test_localhost_is_not_bound_by_half_when_another_program_has_the_other_half():
     with socket.socket(socket.AF_INET6) as other:
-        other.bind(("::1", 0))
-        other.listen()
-        port = other.getsockname()[1]
+        port = port_free_for_ipv4(other)
         with pytest.raises(CannotListen) as caught:
             bind_loopback(port)
         assert str(caught.value) == f"Cannot listen on [::1]:{port}: another program listens there."
