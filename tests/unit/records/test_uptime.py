@@ -168,8 +168,7 @@ def test_it_counts_as_a_look_at_every_single_second_would(database, fill, ask, s
         stored.append((at, status))
         at += pause
     now = at + after
-    shuffled = sorted(stored, key=lambda check: (check[0], stored.index(check)))
-    fill(shuffled)
+    fill(stored)
     found = ask(days, now)
 
     seconds = {}
