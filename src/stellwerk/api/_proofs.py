@@ -15,7 +15,7 @@ from stellwerk.auth.users import UserRecord, read_password
 from stellwerk.core.clock import Clock
 from stellwerk.core.errors import RateLimited
 from stellwerk.core.secrets import Secret
-from stellwerk.http.peer import read_address
+from stellwerk.http.peer import peer_network
 from stellwerk.limits.attempts import Rule, try_all, wait_of
 from stellwerk.records import audit
 from stellwerk.records.audit import Actor
@@ -96,7 +96,7 @@ class Proofs:
         """
         settings = self._settings
         account = self._digest(f"login:{email}".encode("utf-8", "surrogatepass")).hex()[:32]
-        source = _source(peer)
+        source = peer_network(peer) or "local"
         return (
             Rule(f"login:both:{account}:{source}", settings.per_account_and_peer, settings.seconds),
             Rule(f"login:peer:{source}", settings.per_peer, settings.seconds),
@@ -123,11 +123,3 @@ def is_still_good(connection: Connection, proof: Proof) -> bool:
 def ourselves(peer: str) -> Actor:
     """Who acts when a stranger has knocked: the gateway itself."""
     return Actor(name="stellwerk", peer=peer)
-
-
-def _source(peer: str) -> str:
-    """Where a guess comes from: of IPv6 the network, of which one customer has all the addresses."""
-    address = read_address(peer)
-    if address is None:
-        return peer or "local"
-    return str(address) if address.version == 4 else f"{address.exploded[:19]}::/64"

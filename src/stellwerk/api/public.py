@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Callable, Collection, Sequence
-from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Literal
 
 import msgspec
@@ -19,6 +18,7 @@ from stellwerk.core.clock import Clock
 from stellwerk.core.errors import BadRequest, Forbidden, RateLimited, Unavailable
 from stellwerk.core.plan import Model
 from stellwerk.core.principal import OPEN, Tier
+from stellwerk.http.peer import peer_network
 from stellwerk.limits.attempts import Rule, try_all
 from stellwerk.records.uptime import MOST_DAYS, DayUptime, Tally, UptimeHistory, UptimeStatus, summarize, tally_days
 
@@ -177,7 +177,7 @@ def _take_request(connection: Connection, body: SignupBody, address: str, peer: 
     Too many requests for one address are taken and forgotten: a refusal would tell a stranger that somebody else has
     asked for it.
     """
-    subject = _subject_of(peer)
+    subject = peer_network(peer)
     rules = (Rule(f"signup-peer:{subject}", _PER_PEER, _HOUR), Rule("signup", _IN_TOTAL, _HOUR))
     wait = try_all(connection, rules, now=now)
     if wait > 0:
@@ -185,19 +185,6 @@ def _take_request(connection: Connection, body: SignupBody, address: str, peer: 
     if try_all(connection, (Rule(f"signup-address:{address}", _PER_ADDRESS, _HOUR),), now=now) == 0:
         ask(connection, address, Tier(body.tier), body.message, now=now)
     return 0.0
-
-
-def _subject_of(peer: str) -> str:
-    """Who one peer is: of IPv6 the network, because everybody has as many addresses in it as he likes."""
-    try:
-        address = ip_address(peer.partition("%")[0])
-    except ValueError:
-        return peer
-    if not isinstance(address, IPv6Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
 class _FreshTallies:

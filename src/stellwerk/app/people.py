@@ -156,14 +156,12 @@ class People:
         return read_settings(connection), rows
 
     def _take(self, changed: Mapping[str, Value], rows: Sequence[PriceRow] | None) -> None:
-        if changed != self._changed:
-            self._changed = changed
-            self._apply()
         if rows is not None:
             self._rows = rows
             self._newest_price = max((row.id for row in rows), default=0)
-            self.tariff.take(rows)
-            self._republish()
+        if rows is not None or changed != self._changed:
+            self._changed = changed
+            self._apply()
         elif self._priced_until is not None and self.clock.now() >= self._priced_until:
             self._republish()
 

@@ -48,6 +48,15 @@ def read_address(text: str) -> IPv4Address | IPv6Address | None:
     return address
 
 
+def peer_network(peer: str) -> str:
+    """Who one peer is where attempts are counted: of IPv6 the network, as everybody has as many addresses in it as he
+    likes. What is no address is returned as it is."""
+    address = read_address(peer.partition("%")[0])
+    if address is None:
+        return peer
+    return str(address) if address.version == 4 else f"{IPv6Address(int(address) >> 64 << 64)}/64"
+
+
 def is_one_of(address: IPv4Address | IPv6Address, networks: tuple[Network, ...]) -> bool:
     """Whether the address lies in one of the networks."""
     return any(address.version == network.version and address in network for network in networks)

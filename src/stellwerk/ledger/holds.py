@@ -55,7 +55,6 @@ OPEN, SETTLED, RELEASED, ESTIMATED = "open", "settled", "released", "estimated"
 CLOSING_KINDS = {SETTLED: "settle", RELEASED: "release", ESTIMATED: "estimate"}
 """The transaction that closes a hold, by the state that it is in afterwards."""
 
-BALANCE = "balance"
 _ACTOR = "gateway"
 RECOVERED_AT_ONCE = 500
 
