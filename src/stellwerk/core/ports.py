@@ -109,6 +109,19 @@ class Recorder(Protocol):
     def __call__(self, outcome: Outcome, /) -> None: ...
 
 
+class Likely(Protocol):
+    """An Estimate that is perhaps only made when it is looked at: reading a long prompt takes milliseconds."""
+
+    @property
+    def input_tokens(self) -> int: ...
+
+    @property
+    def output_tokens(self) -> int | None: ...
+
+    @property
+    def answers(self) -> int: ...
+
+
 class Hold(Protocol):
     """Money set aside for one call. Both ways to close it neither wait nor raise, and only the first one counts."""
 

@@ -8,7 +8,7 @@ import msgspec
 from stellwerk.core.call import Call
 from stellwerk.core.clock import Clock
 from stellwerk.core.errors import RateLimited, Unavailable
-from stellwerk.core.outcome import Estimate
+from stellwerk.core.ports import Likely
 from stellwerk.core.principal import Allowance, Principal, Tier
 from stellwerk.limits.callers import Caller, Callers
 from stellwerk.limits.counter import Counter, Taking
@@ -123,7 +123,7 @@ class Limits:
         """New limits from the next call on; running calls stay counted and what is used up stays used up."""
         self._settings = settings
 
-    def admit(self, call: Call, estimate: Estimate, model: str | None = None) -> Permit:
+    def admit(self, call: Call, estimate: Likely, model: str | None = None) -> Permit:
         """Lets a call begin or refuses it; a refused call uses up nothing. `model` is the canonical name, when known.
 
         Raises RateLimited with `retry_after` and headers for the limits of user, key and model, and Unavailable, code
@@ -203,15 +203,17 @@ class Limits:
                 found.append(counter)
         return found
 
-    def _admit_limited(self, counters: Sequence[Counter], limiting: Sequence[Counter], estimate: Estimate) -> Permit:
+    def _admit_limited(self, counters: Sequence[Counter], limiting: Sequence[Counter], estimate: Likely) -> Permit:
         """First asks everybody and then takes from everybody: nothing is half taken."""
         settings = self._settings
         at = self._monotonic()
         now = int(at * 1e9)
-        output = estimate.output_tokens
-        if output is None:
-            output = settings.assumed_output_tokens * estimate.answers
-        tokens = max(1, estimate.input_tokens + output)
+        tokens = 1
+        if any(counter.tokens is not None for counter in limiting):
+            output = estimate.output_tokens
+            if output is None:
+                output = settings.assumed_output_tokens * estimate.answers
+            tokens = max(1, estimate.input_tokens + output)
         pause, tightest = 0, limiting[0]
         for counter in limiting:
             needed = counter.wait(now, tokens)

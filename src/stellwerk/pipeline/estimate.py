@@ -72,6 +72,33 @@ def estimate(call: Call) -> Estimate:
     return Estimate(input_tokens=most, least_input_tokens=least, output_tokens=output, answers=answers)
 
 
+class LateEstimate:
+    """The estimate of a call, made when it is first looked at: most calls have neither limits on tokens nor a price."""
+
+    __slots__ = ("_call", "_made")
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._made: Estimate | None = None
+
+    def make(self) -> Estimate:
+        if self._made is None:
+            self._made = estimate(self._call)
+        return self._made
+
+    @property
+    def input_tokens(self) -> int:
+        return self.make().input_tokens
+
+    @property
+    def output_tokens(self) -> int | None:
+        return self.make().output_tokens
+
+    @property
+    def answers(self) -> int:
+        return self.make().answers
+
+
 def _count_list(prompt: bytes) -> tuple[int, int]:
     """The most and the least tokens of a list of texts, of token ids, or of lists of token ids."""
     if b'"' in prompt:

@@ -9,11 +9,11 @@ from stellwerk.core.clock import Clock
 from stellwerk.core.errors import ClientLeft, Forbidden, GatewayError
 from stellwerk.core.outcome import Estimate
 from stellwerk.core.plan import Plan, Price
-from stellwerk.core.ports import Hold, Reply
+from stellwerk.core.ports import Hold, Likely, Reply
 from stellwerk.core.principal import Principal, Tier
 from stellwerk.http.exchange import Headers
 from stellwerk.pipeline.dispatch import Dispatch
-from stellwerk.pipeline.estimate import estimate
+from stellwerk.pipeline.estimate import LateEstimate
 from stellwerk.pipeline.meter import CallMeter
 from stellwerk.pipeline.settle import Settle
 
@@ -46,7 +46,7 @@ class Gateway:
         self,
         *,
         plan: Callable[[Call], Plan],
-        admit: Callable[[Call, Estimate, str], Permit],
+        admit: Callable[[Call, Likely, str], Permit],
         hold: HoldMoney,
         dispatch: Dispatch,
         settle: Settle,
@@ -84,7 +84,7 @@ class Gateway:
         Planning comes first because it is pure: a call that nobody could answer uses nothing up.
         """
         plan = self._plan(call)
-        likely = estimate(call)
+        likely = LateEstimate(call)
         principal = call.principal
         default_price = None if principal.tier is Tier.ADMIN else self.default_price
         permit = self._admit(call, likely, plan.stands_for or plan.name)
@@ -118,12 +118,12 @@ class Gateway:
             permit.release(0 if usage is None else usage.input_tokens + usage.output_tokens)
 
     async def _set_aside(
-        self, call: Call, plan: Plan, likely: Estimate, default_price: Price | None, permit: Permit
+        self, call: Call, plan: Plan, likely: LateEstimate, default_price: Price | None, permit: Permit
     ) -> Hold:
         """The one step that waits before an upstream is asked: the money must be on the disk as held by then."""
         prices = [price for target in plan.targets if (price := target.price or default_price) is not None]
         try:
-            return await self._hold(call, prices, likely)
+            return await self._hold(call, prices, likely.make())
         except BaseException:
             permit.refund()
             raise

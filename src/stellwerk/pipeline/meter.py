@@ -2,9 +2,9 @@
 
 from stellwerk.core.call import Call
 from stellwerk.core.clock import Clock
-from stellwerk.core.outcome import Estimate, Outcome, Usage
+from stellwerk.core.outcome import Outcome, Usage
 from stellwerk.core.plan import Price, Target
-from stellwerk.core.ports import Hold
+from stellwerk.core.ports import Hold, Likely
 
 _FRAME_BYTES = 350
 """What an event of a stream may weigh without its text: with less, a stream of single tokens would cost too much."""
@@ -30,7 +30,7 @@ class CallMeter:
         "usage",
     )
 
-    def __init__(self, call: Call, clock: Clock, estimate: Estimate, default_price: Price | None = None) -> None:
+    def __init__(self, call: Call, clock: Clock, estimate: Likely, default_price: Price | None = None) -> None:
         """`default_price` counts where a target has none; both are those of the moment at which the call began."""
         self._call = call
         self._clock = clock

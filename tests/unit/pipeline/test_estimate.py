@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stellwerk.core.call import Operation, Wire
 from stellwerk.core.outcome import Estimate
-from stellwerk.pipeline.estimate import estimate
+from stellwerk.pipeline.estimate import LateEstimate, estimate
 from tests.port_fakes import make_call
 
 # Each text with the fewest and the most tokens that two generations of one vendor's tokenizers make of it.
@@ -303,3 +303,13 @@ def test_ollamas_clients_limit_their_answers_in_the_options(options, limit):
 
 def test_a_long_text_in_a_list_that_is_called_otherwise_counts_as_text():
     assert ollama(Wire.OLLAMA_CHAT, messages=[{"role": "user", "content": [IMAGE]}]).input_tokens > 10_000
+
+
+def test_a_late_estimate_is_the_estimate_made_once_and_only_when_it_is_looked_at():
+    call = make_call(max_tokens=9, n=2)
+    late = LateEstimate(call)
+    assert late._made is None
+    made = estimate(call)
+    assert (late.input_tokens, late.output_tokens, late.answers) == (made.input_tokens, 18, 2)
+    assert late.make() == made
+    assert late.make() is late.make()
