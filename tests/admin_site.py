@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from concurrent.futures import Future
 
 from stellwerk.api._endpoints import Registry
 from stellwerk.api._guard import Routes
@@ -10,6 +11,7 @@ from stellwerk.api.admin import actions
 from stellwerk.api.admin.administration import Administration
 from stellwerk.api.admin.audit import AuditAPI
 from stellwerk.api.admin.keys import KeysAPI
+from stellwerk.api.admin.missing_models import MissingModelsAPI
 from stellwerk.api.admin.money import MoneyAPI
 from stellwerk.api.admin.reports import ReportsAPI
 from stellwerk.api.admin.settings import (
@@ -22,6 +24,7 @@ from stellwerk.api.admin.settings import (
 )
 from stellwerk.api.admin.signups import SignupsAPI
 from stellwerk.api.admin.users import UsersAPI
+from stellwerk.api.admin.webhooks import WebhooksAPI
 from stellwerk.api.openapi import OpenAPI
 from stellwerk.api.own_keys import OwnKeysAPI
 from stellwerk.auth.keys import NewKey
@@ -33,17 +36,22 @@ from stellwerk.core.outcome import Outcome, Usage
 from stellwerk.core.plan import Model
 from stellwerk.core.principal import Allowance, Role
 from stellwerk.core.secrets import Secret
+from stellwerk.http.egress import Egress, EgressAnswer
 from stellwerk.http.router import Router
 from stellwerk.ledger.calls import CallLedger
 from stellwerk.limits.admit import RateStatus
 from stellwerk.records import audit
 from stellwerk.records.audit import Actor
+from stellwerk.storage.sealing import Seal
 from stellwerk.storage.writer import Writer
 from stellwerk.telemetry.machine import Memory
+from stellwerk.webhooks.delivery import Webhooks
 from tests.port_fakes import RecordedExchange
 
 CLI = Actor(name="cli:test")
 DIGEST = make_digest(Secret("00" * 32))
+SEAL = Seal(bytes(32))
+ALLOWED_ORIGIN = "http://127.0.0.1:9000"
 CONFIGURED = ConfiguredSettings(
     default_threads=3,
     default_ctx_size=8192,
@@ -62,6 +70,13 @@ class Watch:
         pass
 
 
+async def resolve(name, port):
+    """A public address for every name but one."""
+    if name == "nowhere.example.org":
+        raise OSError
+    return ["93.184.215.14"]
+
+
 async def hash_password(password):
     return f"encoded:{len(password.reveal())}"
 
@@ -75,6 +90,10 @@ class AdminSite:
         self.usual = Allowance()
         self.rate = RateStatus(limit=25, remaining=24, resets_in=40.2)
         self.ring = KeyRing(self._load, DIGEST, clock)
+        self.sent, self.receiver_answers = [], 204
+        self.webhooks = Webhooks(
+            run=self._run, submit=self._submit, fetch=database.fetch, send=self._send, seal=SEAL, clock=clock
+        )
         self.registry = Registry(Routes(self.router, self.ring, Watch()))
         administration = Administration(
             run=self._run,
@@ -95,6 +114,7 @@ class AdminSite:
             SignupsAPI(administration),
             SettingsAPI(administration, configured=lambda: CONFIGURED, slots=self._slots),
             AuditAPI(administration),
+            MissingModelsAPI(administration),
             ReportsAPI(
                 administration,
                 loaded=lambda: ["demo"],
@@ -105,6 +125,13 @@ class AdminSite:
                 administration, status=lambda caller: self.rate, models=lambda: MODELS, ports=lambda: {"demo": 4801}
             ),
             OwnKeysAPI(administration, lambda: self.usual),
+            WebhooksAPI(
+                administration,
+                seal=SEAL,
+                check=Egress(lambda: (ALLOWED_ORIGIN,), resolve=resolve).check,
+                test=self.webhooks.send_test,
+                refresh=self.webhooks.refresh,
+            ),
         ):
             api.register(self.registry)
         OpenAPI(self.registry, "1.2.3").register()
@@ -114,6 +141,15 @@ class AdminSite:
 
     async def _run(self, work):
         return await asyncio.to_thread(self.database.write, work)
+
+    def _submit(self, work):
+        done = Future()
+        done.set_result(self.database.write(work))
+        return done
+
+    async def _send(self, method, url, headers, body=b"", **_):
+        self.sent.append((method, url, dict(headers), body))
+        return EgressAnswer(status=self.receiver_answers, headers={}, body=b"")
 
     async def _changed(self):
         self.changes += 1

@@ -41,6 +41,7 @@ INFERENCE = {
     "chat/completions": hello(),
     "completions": {"model": "up/up", "prompt": "Hello"},
     "embeddings": {"model": "up/up", "input": "Hello"},
+    "rerank": {"model": "up/up", "query": "Hello", "documents": ["Hi", "Bye"]},
 }
 OLLAMA_INFERENCE = {
     "chat": {**hello(), "stream": False},
@@ -48,7 +49,7 @@ OLLAMA_INFERENCE = {
     "embed": {"model": "up/up", "input": "Hello"},
     "embeddings": {"model": "up/up", "prompt": "Hello"},
 }
-OLLAMA_REFUSED = ("pull", "push", "create", "copy")
+OLLAMA_REFUSED = ("push", "create")
 SEEN_BY_EVERYBODY = (
     "/health",
     "/health/liveness",
@@ -82,15 +83,66 @@ SEEN_BY_OBSERVERS = (
     "/admin/api/signups",
     "/admin/api/audit",
     "/admin/api/audit/check",
+    "/admin/api/auto-switch",
+    "/admin/api/missing-models",
+    "/admin/api/slots",
+    "/admin/api/system",
+    "/admin/api/models/local",
+    "/admin/api/models/downloads",
     "/admin/api/config",
     "/admin/api/usage",
 )
+LOCAL_THINGS = (
+    "/admin/api/slots/loads/{load_id}",
+    "/admin/api/models/{name}",
+    "/admin/api/models/downloads/{download_id}",
+    "/admin/api/models/downloads/{download_id}/events",
+)
+LOCAL_CHANGES: dict[str, Any] = {
+    "slots/load": {"model_path": "tiny.gguf"},
+    "slots/{slot}/unload": None,
+    "models/download": {"repo_id": "someone/tiny-GGUF", "filename": "tiny.gguf"},
+    "models/delete": {"model_path": "tiny.gguf"},
+    "models/pin": {"model": "tiny"},
+    **{f"models/downloads/{{download_id}}/{verb}": None for verb in ("pause", "resume", "cancel")},
+}
+THINGS_OF_ONE: tuple[tuple[str, str, Access], ...] = (
+    ("GET", "/api/requests/{request_id}", READERS),
+    ("DELETE", "/api/requests/{request_id}", PAYERS),
+    ("GET", "/api/requests/{request_id}/events", READERS),
+    ("GET", "/api/requests/{request_id}/result", READERS),
+    ("POST", "/api/requests/{request_id}/retry", PAYERS),
+    ("GET", "/v1/files/{file_id}", READERS),
+    ("DELETE", "/v1/files/{file_id}", PAYERS),
+    ("GET", "/v1/files/{file_id}/content", READERS),
+    ("GET", "/v1/batches/{batch_id}", READERS),
+    ("POST", "/v1/batches/{batch_id}/cancel", PAYERS),
+    ("GET", "/v1/responses/{response_id}", READERS),
+    ("DELETE", "/v1/responses/{response_id}", PAYERS),
+    ("POST", "/v1/responses/{response_id}/cancel", PAYERS),
+)
+"""What people see only of their own; nobody has any here."""
 ROWS: dict[tuple[str, str], Row] = {
     **{
         ("POST", f"{prefix}/{path}"): Row(PAYERS, body, paid=True)
         for prefix in ("/v1", "")
         for path, body in INFERENCE.items()
     },
+    ("POST", "/v2/rerank"): Row(PAYERS, INFERENCE["rerank"], paid=True),
+    ("POST", "/v1/responses"): Row(PAYERS, {"model": "up/up", "input": "Hello"}, paid=True),
+    **{(method, path): Row(access, None, (404,)) for method, path, access in THINGS_OF_ONE},
+    ("GET", "/api/requests"): Row(READERS),
+    ("GET", "/v1/files"): Row(READERS),
+    # A form is wanted; without one nothing is stored.
+    ("POST", "/v1/files"): Row(PAYERS, {"purpose": "batch"}, (415,)),
+    ("GET", "/v1/batches"): Row(READERS),
+    ("POST", "/v1/batches"): Row(
+        PAYERS,
+        {"input_file_id": "file-{n}", "endpoint": "/v1/embeddings", "completion_window": "24h"},
+        (404,),
+    ),
+    ("GET", "/admin/api/queues"): Row(OBSERVERS),
+    **{("POST", f"/admin/api/queues/{{name}}/{verb}"): Row(ADMINS) for verb in ("pause", "resume")},
     **{("GET", f"{prefix}/{path}"): Row(READERS) for prefix in ("/v1", "") for path in ("models", "models/{rest}")},
     **{("GET", path): Row(OPEN) for path in SEEN_BY_EVERYBODY},
     **{("GET", path): Row(READERS) for path in SEEN_BY_ALL_WITH_A_KEY},
@@ -100,7 +152,10 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/api/show"): Row(READERS, {"model": "up/up"}),
     **{("POST", f"/api/{path}"): Row(PAYERS, body, paid=True) for path, body in OLLAMA_INFERENCE.items()},
     **{("POST", f"/api/{path}"): Row(PAYERS, {"model": "up/up"}, (400,)) for path in OLLAMA_REFUSED},
-    ("DELETE", "/api/delete"): Row(PAYERS, {"model": "up/up"}, (400,)),
+    # What is here already may be pulled by whoever may use it; only an admin changes what is here.
+    ("POST", "/api/pull"): Row(PAYERS, {"model": "up/up"}),
+    ("POST", "/api/copy"): Row(ADMINS, {"source": "up/up", "destination": "copied"}, (400,)),
+    ("DELETE", "/api/delete"): Row(ADMINS, {"model": "up/up"}, (400,)),
     ("POST", "/api/blobs/{digest}"): Row(PAYERS, {}, (400,)),
     ("HEAD", "/api/blobs/{digest}"): Row(PAYERS, None, (404,)),
     ("GET", "/openapi.json"): Row(ADMINS),
@@ -124,6 +179,22 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/admin/api/signups/{signup_id}/approve"): Row(ADMINS, None, (200, 400)),
     ("POST", "/admin/api/signups/{signup_id}/reject"): Row(ADMINS, None, (200, 400)),
     ("PATCH", "/admin/api/config"): Row(ADMINS, {"signup": {"enabled": True}}),
+    ("DELETE", "/admin/api/missing-models"): Row(ADMINS),
+    **{("GET", path): Row(OBSERVERS, None, (404,)) for path in LOCAL_THINGS},
+    ("GET", "/admin/api/crashes"): Row(ADMINS),
+    ("GET", "/admin/api/models/search"): Row(ADMINS, None, (400,)),
+    # The gateway of the matrix runs no models of its own.
+    **{("POST", f"/admin/api/{path}"): Row(ADMINS, body, (409,)) for path, body in LOCAL_CHANGES.items()},
+    ("GET", "/admin/api/webhooks"): Row(ADMINS),
+    # An event that never happens here, so that nobody is called.
+    ("POST", "/admin/api/webhooks"): Row(ADMINS, {"url": "https://1.1.1.1/{n}", "events": ["job.finished"]}),
+    ("GET", "/admin/api/webhooks/{webhook_id}"): Row(ADMINS, None, (404,)),
+    ("PATCH", "/admin/api/webhooks/{webhook_id}"): Row(ADMINS, {"active": True}, (404,)),
+    ("DELETE", "/admin/api/webhooks/{webhook_id}"): Row(ADMINS, None, (404,)),
+    ("POST", "/admin/api/webhooks/{webhook_id}/secret"): Row(ADMINS, None, (404,)),
+    ("POST", "/admin/api/webhooks/{webhook_id}/test"): Row(ADMINS, None, (404,)),
+    ("GET", "/admin/api/webhooks/{webhook_id}/deliveries"): Row(ADMINS, None, (404,)),
+    ("POST", "/admin/api/webhooks/deliveries/{delivery_id}/retry"): Row(ADMINS, None, (404,)),
 }
 """Who may use what. A route that is missing here, or that is open to others than these, fails."""
 SIGOREST_MODEL = "plain"
@@ -238,7 +309,17 @@ def _cell(cast: Cast, rows: Mapping[tuple[str, str], Row], method: str, template
         "key_id": cast.target_key.id,
         "signup_id": cast.signups[number % len(cast.signups)],
         "rest": "up/up",
+        "webhook_id": 9_999,
+        "delivery_id": f"msg_{'0' * 32}",
         "digest": f"sha256:{'0' * 64}",
+        "slot": 4_801,
+        "load_id": f"load_{'0' * 16}",
+        "download_id": "0" * 16,
+        "name": "nothing",
+        "request_id": "550e8400-e29b-41d4-a716-446655440000",
+        "file_id": "file-nothing",
+        "batch_id": "batch_nothing",
+        "response_id": f"resp_{'0' * 32}",
     }
     body = None
     if method in SENDING and not (row is not None and row.body is None):

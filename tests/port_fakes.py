@@ -14,12 +14,14 @@ WIRES = {
     Operation.CHAT: Wire.OPENAI_CHAT,
     Operation.COMPLETION: Wire.OPENAI_COMPLETION,
     Operation.EMBEDDING: Wire.OPENAI_EMBEDDING,
+    Operation.RERANK: Wire.RERANK,
 }
 MESSAGES = [{"role": "user", "content": "Hi"}]
 QUESTIONS = {
     Operation.CHAT: {"messages": MESSAGES},
     Operation.COMPLETION: {"prompt": "Hi"},
     Operation.EMBEDDING: {"input": "Hi"},
+    Operation.RERANK: {"query": "Hi", "documents": ["Hello", "Goodbye"]},
 }
 
 
@@ -158,6 +160,7 @@ class PlayedAnswer:
 
     event_bytes = 1024 * 1024
     secrets: tuple[str, ...] = ()
+    key: int | None = None
 
     def __init__(self, *pieces, status=200, headers=None) -> None:
         self.status = status

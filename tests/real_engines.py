@@ -14,11 +14,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from stellwerk.core.clock import SystemClock
+import msgspec
+
+from stellwerk.core.clock import Clock, SystemClock
 from stellwerk.core.ports import EngineAddress
-from stellwerk.engines.llama_cpp import LlamaCppSettings
+from stellwerk.engines.launching import EnginePrograms
+from stellwerk.engines.options import EngineDefaults
 from stellwerk.engines.restarts import RestartSettings
-from stellwerk.engines.slots import Slots, SlotSettings
+from stellwerk.engines.slot_settings import SlotSettings
+from stellwerk.engines.slots import Slots
 from stellwerk.engines.supervisor import SupervisorSettings
 
 DEADLINE = 20.0
@@ -32,7 +36,7 @@ QUICK = SupervisorSettings(
     grace=2.0,
     restarts=RestartSettings(first_delay=0.05),
 )
-SMALL = LlamaCppSettings(context_length=512)
+SMALL = EngineDefaults(context=512, load_seconds=DEADLINE)
 
 FAKE_SERVER = """\
 #!{python} -IS
@@ -88,29 +92,30 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def small(server: Path | None = None, **said: Any) -> dict[str, Any]:
+    """Settings for engines of a small context; with `server` they are `llama-server`, which that program plays."""
+    defaults = msgspec.structs.replace(SMALL, **said)
+    if server is None:
+        return {"defaults": defaults}
+    defaults = msgspec.structs.replace(defaults, engine="llama-server")
+    return {"defaults": defaults, "programs": EnginePrograms(llama_server=str(server))}
+
+
 @asynccontextmanager
 async def running_slots(
     folder: Path,
     *,
     count: int = 2,
     first_port: int | None = None,
-    engine: LlamaCppSettings = SMALL,
-    supervisor: SupervisorSettings = QUICK,
     environment: Mapping[str, str] | None = None,
-    bundled: tuple[Path, ...] = (),
-    preload: tuple[str, ...] = (),
+    clock: Clock | None = None,
+    seams: Mapping[str, Any] | None = None,
+    **said: Any,
 ) -> AsyncIterator[Slots]:
-    settings = SlotSettings(
-        folder=folder,
-        bundled=bundled,
-        preload=preload,
-        first_port=first_port or free_ports(count),
-        count=count,
-        rescan_after=0.0,
-        engine=engine,
-        supervisor=supervisor,
-    )
-    slots = Slots(settings, SystemClock(), os.environ if environment is None else environment)
+    """`seams` go to Slots itself, everything else is said in its settings."""
+    usual: dict[str, Any] = {"bundled": (), "preload": (), "rescan_after": 0.0, "defaults": SMALL, "supervisor": QUICK}
+    settings = SlotSettings(folder=folder, first_port=first_port or free_ports(count), count=count, **{**usual, **said})
+    slots = Slots(settings, clock or SystemClock(), os.environ if environment is None else environment, **(seams or {}))
     await slots.start()
     try:
         yield slots

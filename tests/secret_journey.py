@@ -30,6 +30,8 @@ SHOWN_ONCE = {
     "POST /admin/api/users/{user_id}/apikey": ("key",),
     "POST /user/api/keys": ("key",),
     "POST /admin/api/signups/{signup_id}/approve": ("api_key",),
+    "POST /admin/api/webhooks": ("secret",),
+    "POST /admin/api/webhooks/{webhook_id}/secret": ("secret",),
     "POST /auth/token": ("access_token", "refresh_token"),
     "POST /auth/refresh": ("access_token", "refresh_token"),
 }
@@ -144,13 +146,14 @@ class Journey:
         return self._without_new_key(name, output.decode())
 
     def _without_new_key(self, name: str, output: str) -> str:
-        """Keeps what was printed, but for a key that is shown this once."""
+        """Keeps what was printed, but for a key or a signing secret that is shown this once."""
         kept, key = output, None
-        if output.startswith("sk-sw-"):
+        if output.startswith(("sk-sw-", "whsec_")):
             key, _, kept = output.partition("\n")
         elif output.startswith("{"):
             found = json.loads(output)
-            key, kept = found.pop("key", None), json.dumps(found, ensure_ascii=False)
+            key = found.pop("key", None) or found.pop("secret", None)
+            kept = json.dumps(found, ensure_ascii=False)
         if key is not None:
             self.secrets.add(f"key of {name}", key)
         self.shown.keep(f"{name} output", kept.encode())
@@ -167,6 +170,8 @@ def config_of(upstream: ScriptedUpstream, models: Path, key_of_gone: str) -> dic
         "engines": {**engines, "first_port": free_ports(1)},
         "upstream": {"attempts": 1, "connect_seconds": 1},
         "money": {"wait_seconds": 1},
+        "jobs": {"attempts": 1},
+        "egress": {"allowed_origins": [f"http://127.0.0.1:{free_ports(1)}"]},
         "providers": {
             WITNESS: {
                 "base_url": upstream.url,

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import os
 import signal
 from typing import Any
 from urllib.parse import urlencode
@@ -11,13 +12,26 @@ from tests.canaries import Secrets, read_folder, read_process
 from tests.customers import EMBEDDINGS
 from tests.gateway_process import ADMIN_KEY, GatewayProcess, wait_until
 from tests.raw_http import begin, hello, send
+from tests.secret_jobs import queue_jobs
 from tests.secret_journey import ECHOES, ROUTES_OF_OPENAI, WITNESS, Journey, Shown
+from tests.secret_models import run_own_models
+from tests.small_hub import SmallHub
+
+SHOWS_URLS = (
+    *(f"answer of {method} /admin/api/webhooks" for method in ("GET", "POST", "PATCH")),
+    "command webhooks list",
+    "file stellwerk.db",
+)
+"""Places that show the whole URLs of webhooks."""
 
 
-async def make_journey(gateway: GatewayProcess, secrets: Secrets, config: dict[str, Any]) -> Journey:
+async def make_journey(gateway: GatewayProcess, secrets: Secrets, config: dict[str, Any], hub: SmallHub) -> Journey:
     journey = Journey(gateway, secrets, Shown(secrets))
     await call_models(journey)
+    await run_own_models(journey, hub)
+    await queue_jobs(journey)
     await manage(journey)
+    await tell_others(journey, config["egress"]["allowed_origins"][0])
     await log_in(journey)
     await misuse(journey)
     await command(journey)
@@ -138,6 +152,33 @@ async def sign_up(journey: Journey) -> None:
     await journey.good("POST", "/admin/api/signups/{signup_id}/reject", signup_id=second)
 
 
+def secret_path(secrets: Secrets, name: str) -> str:
+    """Who knows the path of a receiver may write to it: administrators see it, and nobody else."""
+    return secrets.add(f"{name} path", f"Kanari-{name}-{os.urandom(6).hex()}", *SHOWS_URLS)
+
+
+async def tell_others(journey: Journey, nobody: str) -> None:
+    """Webhooks whose receiver, at the origin `nobody`, is not there."""
+    good, bad, secrets = journey.good, journey.bad, journey.secrets
+    webhooks, one = "/admin/api/webhooks", "/admin/api/webhooks/{webhook_id}"
+    first, second = (f"{nobody}/{secret_path(secrets, name)}" for name in ("first", "second"))
+    made = await good("POST", webhooks, {"url": first, "events": ["request.finished"], "description": WITNESS})
+    other = await good("POST", webhooks, {"url": second, "events": ["generate.requested"], "with_images": True})
+    await bad("URL with a password", "POST", webhooks, {"url": f"https://u:{secrets.chosen_key('user')}@h.example/"})
+    for url in (f"http://10.0.0.1/{secrets.chosen_key('private')}", f"ftp://h/{secrets.chosen_key('scheme')}"):
+        await bad("URL that is refused", "POST", webhooks, {"url": url, "events": ["request.finished"]})
+    await good("GET", webhooks)
+    await good("GET", one, webhook_id=made["id"])
+    await good("PATCH", one, {"description": "renamed"}, webhook_id=made["id"])
+    await good("POST", f"{one}/secret", webhook_id=made["id"])
+    failed = await good("POST", f"{one}/test", webhook_id=made["id"])
+    await good("POST", f"{webhooks}/deliveries/{{delivery_id}}/retry", delivery_id=failed["id"])
+    await good("GET", f"{one}/deliveries", webhook_id=made["id"])
+    await good("DELETE", one, webhook_id=other["id"])
+    chat = {"model": f"{WITNESS}/up", "messages": [{"role": "user", "content": secrets.prompt("told to others")}]}
+    assert (await journey.ask("POST", "/v1/chat/completions", chat, key=journey.user_key)).status == 200
+
+
 async def log_in(journey: Journey) -> None:
     good, bad, secrets = journey.good, journey.bad, journey.secrets
     token, own_password = "/auth/token", "/user/api/password"
@@ -197,7 +238,18 @@ async def misuse(journey: Journey) -> None:
     wrong_key = secrets.add("almost right key", spoil(ADMIN_KEY))
     password = secrets.password("misplaced")
     for method, template, operation in await operations(journey):
-        path = template.format(user_id=journey.user_id, key_id="aaaaaaaaaa", signup_id=1)
+        path = template.format(
+            user_id=journey.user_id,
+            key_id="aaaaaaaaaa",
+            signup_id=1,
+            webhook_id=1,
+            delivery_id=f"msg_{'0' * 32}",
+            slot=1,
+            load_id=f"load_{'0' * 16}",
+            download_id="0" * 16,
+            request_id="00000000-0000-0000-0000-000000000000",
+            name="nothing",
+        )
         place = f"wrong {method} {template}"
         is_open = operation.get("x-roles") == []
         in_query = f"{path}?{urlencode({'api_key': user_key, 'key': user_key, 'apikey': password})}"
@@ -253,6 +305,11 @@ async def command(journey: Journey) -> None:
         "users", "password", email, "--password-stdin", stdin=secrets.add("typed short", "K4n-ü%9") + "\n", fails=True
     )
     await run("signups", "approve", "3")
+    [nobody] = json.loads(journey.gateway.config.read_text())["egress"]["allowed_origins"]
+    await run("webhooks", "add", f"{nobody}/{secret_path(secrets, 'typed')}")
+    await run("webhooks", "secret", "1", "--json")
+    await run("webhooks", "test", "1", fails=True)
+    await run("shell", stdin="generatekey\n")
     assert (await journey.ask("GET", "/user/api/me", key=key)).status == 200
     looks = (
         ("users", "list"),
@@ -266,6 +323,8 @@ async def command(journey: Journey) -> None:
         ("ledger", "check"),
         ("audit", "--json"),
         ("signups", "list", "--all", "--json"),
+        ("webhooks", "list", "--json"),
+        ("webhooks", "deliveries", "1", "--json"),
         ("config", "show", str(journey.gateway.config)),
     )
     for some in range(0, len(looks), 3):

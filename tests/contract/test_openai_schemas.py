@@ -235,7 +235,7 @@ def test_every_translated_completion_is_one_for_openai(streamed):
 
     exchange = RecordedExchange()
     call = make_call(Operation.COMPLETION, stream=streamed, wants_usage=streamed)
-    asyncio.run(OpenAIReply(call, exchange).render(pieces(), PlayedAnswer(), CountingMeter()))
+    asyncio.run(OpenAIReply(call, exchange).render(pieces(), PlayedAnswer(), TARGET, CountingMeter()))
     for body in exchange.events[:-1] if streamed else [exchange.json]:
         check(body, "CreateCompletionResponse", may_miss=("finish_reason", "None is not of type 'object'"))
 

@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+from http.client import HTTPException
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from stellwerk.engines.llama_cpp import LlamaCppSettings
+from stellwerk.core.ports import EngineAddress
 from stellwerk.engines.slots import Slots
 from tests.real_engines import (
     DEADLINE,
@@ -21,6 +22,7 @@ from tests.real_engines import (
     ends,
     free_ports,
     running_slots,
+    small,
     soon,
     until,
     write_fake_server,
@@ -30,13 +32,15 @@ GATEWAY = """
 import asyncio, json, os, sys, time
 from pathlib import Path
 from stellwerk.core.clock import SystemClock
-from stellwerk.engines.llama_cpp import LlamaCppSettings
-from stellwerk.engines.slots import Slots, SlotSettings
+from stellwerk.engines.launching import EnginePrograms
+from stellwerk.engines.options import EngineDefaults
+from stellwerk.engines.slot_settings import SlotSettings
+from stellwerk.engines.slots import Slots
 
 async def main():
     settings = SlotSettings(
         folder=Path(sys.argv[1]), bundled=(), preload=(), first_port=int(sys.argv[2]), count=2,
-        engine=LlamaCppSettings(backend=sys.argv[4], executable=sys.argv[5]),
+        defaults=EngineDefaults(engine=sys.argv[4]), programs=EnginePrograms(llama_server=sys.argv[5]),
     )
     slots = Slots(settings, SystemClock(), os.environ)
     await slots.start()
@@ -92,7 +96,7 @@ async def test_a_stopped_process_is_found_and_replaced(models: Path):
 
 
 async def test_a_busy_engine_is_not_taken_for_a_stopped_one(models: Path):
-    async with running_slots(models, engine=LlamaCppSettings(max_requests=16, context_length=2048)) as slots:
+    async with running_slots(models, **small(max_requests=16, context=2048)) as slots:
         leases = [await slots.acquire("chat", deadline=soon()) for _ in range(16)]
         pid = pid_of(slots, "chat")
         body = {"messages": [{"role": "user", "content": "go on"}], "max_tokens": 400, "ignore_eos": True}
@@ -100,6 +104,52 @@ async def test_a_busy_engine_is_not_taken_for_a_stopped_one(models: Path):
         assert {status for status, _ in answers} == {200}
         assert pid_of(slots, "chat") == pid
         assert slots.status()[1].restarts == 0
+
+
+async def all_slots_busy(address: EngineAddress) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            status, slots = await ask(address, "/slots")
+            if status == 200 and all(slot["is_processing"] for slot in slots):
+                return
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
+async def test_an_engine_lost_under_load_is_replaced_and_nobody_waits_for_the_old_one(
+    models: Path, blow: signal.Signals
+):
+    async with running_slots(models, **small(max_requests=16, context=2048)) as slots:
+        leases = [await slots.acquire("chat", deadline=soon()) for _ in range(8)]
+        # Long enough for every slot to be at work when it happens.
+        body = {"prompt": "go on", "max_tokens": 1900, "ignore_eos": True}
+        asked = [asyncio.create_task(ask(lease.address, "/v1/completions", body)) for lease in leases]
+        await all_slots_busy(leases[0].address)
+        pid = pid_of(slots, "chat")
+        os.kill(pid, blow)
+        async with asyncio.timeout(DEADLINE):
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert sum(isinstance(answer, OSError | HTTPException) for answer in answers) >= 4
+        for lease in leases:
+            lease.doubt()
+            lease.release()
+        again = await slots.acquire("chat", deadline=soon())
+        assert await chat(again.address) == 200
+        assert pid_of(slots, "chat") != pid
+        assert slots.status()[1].restarts == 1
+
+
+async def test_the_polite_signal_ends_an_engine_at_once_whatever_it_is_doing(models: Path):
+    async with running_slots(models, **small(context=2048)) as slots:
+        leases = [await slots.acquire("chat", deadline=soon()) for _ in range(4)]
+        body = {"prompt": "go on", "max_tokens": 1900, "ignore_eos": True}
+        asked = [asyncio.create_task(ask(lease.address, "/v1/completions", body)) for lease in leases]
+        await all_slots_busy(leases[0].address)
+        pid = pid_of(slots, "chat")
+        os.kill(pid, signal.SIGTERM)
+        assert await asyncio.to_thread(ends, pid, DEADLINE)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        # It did not finish its work first, however long that would have taken on this machine.
+        assert any(isinstance(answer, OSError | HTTPException) for answer in answers)
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
@@ -123,10 +173,8 @@ def test_no_engine_outlives_a_killed_gateway(models: Path, tmp_path: Path, loop:
 async def test_an_engine_knows_no_secret_and_shows_none(models: Path, tmp_path: Path, backend: str):
     server = write_fake_server(tmp_path / "llama-server")
     environment = {**os.environ, "OPENAI_API_KEY": "sk-do-not-pass-on", "STELLWERK_ADMIN_KEY": "nor-this"}
-    engine = LlamaCppSettings(
-        backend="llama-server" if backend == "llama-server" else "xllamacpp", executable=str(server)
-    )
-    async with running_slots(models, engine=engine, environment=environment) as slots:
+    engine = small(server if backend == "llama-server" else None)
+    async with running_slots(models, environment=environment, **engine) as slots:
         lease = await slots.acquire("chat", deadline=soon())
         process = Path("/proc") / str(pid_of(slots, "chat"))
         assert b"sk-do-not-pass-on" not in (process / "environ").read_bytes()

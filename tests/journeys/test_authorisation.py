@@ -19,7 +19,9 @@ import pytest_asyncio
 from stellwerk.app.application import Application
 from stellwerk.app.listeners import Opened
 from stellwerk.app.store import Store
-from stellwerk.config.settings import Config, Discovery, Engines, Listen, SigoRest
+from stellwerk.config.engines import Engines
+from stellwerk.config.listeners import SigoRest
+from stellwerk.config.settings import Config, Discovery, Listen
 from stellwerk.core.principal import Role
 from stellwerk.telemetry.logs import LogSettings, start_logs
 from tests.authorisation_matrix import (
@@ -60,6 +62,9 @@ async def answer_everything(talk: Talk) -> None:
         vector = {"object": "embedding", "index": 0, "embedding": [0.5]}
         usage = {"prompt_tokens": 1, "total_tokens": 1}
         await talk.answer({"object": "list", "data": [vector], "model": "up", "usage": usage})
+    elif talk.request.path.endswith("/rerank"):
+        scores = [{"index": index, "relevance_score": 0.5} for index in range(2)]
+        await talk.answer({"model": "up", "results": scores, "usage": {"total_tokens": 1}})
     elif talk.request.path.endswith("/chat/completions"):
         await talk.answer(completion())
     else:
@@ -343,7 +348,20 @@ class Ids:
         for (method, template), row in ROWS.items():
             if "{" in template and row.access and "{rest}" not in template:
                 path = template.format(
-                    user_id=self.user_id, key_id=self.key_id, signup_id=self.signup_id, digest=self.key_id
+                    user_id=self.user_id,
+                    key_id=self.key_id,
+                    signup_id=self.signup_id,
+                    webhook_id=self.signup_id,
+                    delivery_id=self.key_id,
+                    digest=self.key_id,
+                    load_id=self.key_id,
+                    download_id=self.key_id,
+                    slot=self.signup_id,
+                    name=self.key_id,
+                    request_id=self.key_id,
+                    file_id=self.key_id,
+                    batch_id=self.key_id,
+                    response_id=self.key_id,
                 )
                 yield method, path, {} if method in SENDING else None
             elif method == "GET" and Role.USER in row.access and "{" not in template:
@@ -538,13 +556,17 @@ WHOLE_BODIES: dict[tuple[str, str], dict[str, Any]] = {
 OLLAMA_ONLY_READS_OR_REFUSES = {
     ("POST", "/api/show"),
     ("POST", "/api/blobs/{digest}"),
-    ("DELETE", "/api/delete"),
+    ("POST", "/api/pull"),
     *(("POST", f"/api/{path}") for path in OLLAMA_REFUSED),
 }
+FILES_AND_BATCHES = {("POST", "/v1/files"), ("POST", "/v1/batches")}
 TAKES_ANYTHING = (
-    {("POST", "/auth/token")} | {route for route, row in ROWS.items() if row.paid} | OLLAMA_ONLY_READS_OR_REFUSES
+    {("POST", "/auth/token")}
+    | {route for route, row in ROWS.items() if row.paid}
+    | OLLAMA_ONLY_READS_OR_REFUSES
+    | FILES_AND_BATCHES
 )
-"""Clients of OAuth and of Ollama send fields of their own, and what models understand is for their vendors to say."""
+"""Clients of OAuth, OpenAI and Ollama send fields of their own, and what models understand is for vendors to say."""
 
 
 async def test_every_body_that_users_send_is_tried_with_hostile_fields():

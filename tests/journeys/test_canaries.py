@@ -9,6 +9,7 @@ from tests.canaries import Canary, Secrets, search
 from tests.gateway_process import ADMIN_KEY, running_gateway
 from tests.scripted_upstream import ScriptedUpstream
 from tests.secret_journey import WITNESS, behave, config_of, piped
+from tests.secret_models import gated_hub
 from tests.secret_steps import make_journey
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -32,9 +33,12 @@ async def journey(tmp_path_factory, tiny_models, upstream):
     models = shutil.copytree(tiny_models, folder / "models")
     config = config_of(upstream, models, secrets.chosen_key("unreachable"))
     variables = {"VENDOR_KEY": vendor_key, "TEAM_KEY": team}
-    with piped(folder) as redirection:
-        async with running_gateway(folder, config, environment=variables, redirection=redirection) as gateway:
-            journey = await make_journey(gateway, secrets, config)
+    async with gated_hub(secrets, (models / "chat.gguf").read_bytes()) as hub:
+        config |= {"hub": {"endpoint": hub.url}}
+        variables |= {"HF_TOKEN": next(iter(hub.tokens))}
+        with piped(folder) as redirection:
+            async with running_gateway(folder, config, environment=variables, redirection=redirection) as gateway:
+                journey = await make_journey(gateway, secrets, config, hub)
     # Only now everything is in the log.
     journey.shown.keep("log", gateway.log.encode())
     journey.shown.keep("standard output", gateway.output.encode())

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from stellwerk.engines.slots import DEMO_MODEL
+from stellwerk.engines.slot_settings import DEMO_MODEL
 from tests.gateway_process import COMMAND, GatewayProcess, end, environment_for, running_gateway, wait_until
 from tests.openai_client import client_of, text_of
 from tests.raw_http import Answer, get, hello, post

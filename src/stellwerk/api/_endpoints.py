@@ -22,6 +22,14 @@ _MOST_BYTES = 1 << 20
 _MOST_PARAMETERS = 32
 
 
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """What a handler returns in place of the plain answer when the status is not the endpoint's own."""
+
+    status: int
+    body: Any
+    headers: Headers = ()
+
+
 class Asked:
     """A request whose parts have been checked against the types of its endpoint."""
 
@@ -68,7 +76,7 @@ class Endpoint:
     summary: str
     tag: str
     handler: Handler
-    """Returns the answer, an object of the type `answer`."""
+    """Returns the answer, an object of the type `answer`, or `Answered`; None when `media` is not JSON."""
     answer: Any
     description: str = ""
     path_parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -87,6 +95,11 @@ class Endpoint:
     errors: Sequence[type[GatewayError]] = ()
     """Beside those that every endpoint has: 401 and 403 where it asks for a role, 400, 413 and 415 with a body."""
     status: int = 200
+    accepted: Any = None
+    """Type of the answer 202, where the handler may leave the work to go on by itself."""
+    accepted_example: Any = None
+    media: str = "application/json"
+    """Of another type the handler writes the answer itself; `answer` is what the document says of its parts."""
 
 
 class Registry:
@@ -118,8 +131,13 @@ def _serving(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:
                 raise TooLarge(f"The body may have {_MOST_BYTES} bytes at most.")
             body = _body(exchange, decoder, endpoint.unknown_hint)
         answer = await endpoint.handler(Asked(request, parameters, query, body))
+        if endpoint.media != "application/json":
+            return
         headers = ((b"x-request-id", request.id.encode()), *_JSON)
-        exchange.respond(endpoint.status, headers, msgspec.json.encode(answer))
+        if isinstance(answer, Answered):
+            exchange.respond(answer.status, (*headers, *answer.headers), msgspec.json.encode(answer.body))
+        else:
+            exchange.respond(endpoint.status, headers, msgspec.json.encode(answer))
 
     return serve
 

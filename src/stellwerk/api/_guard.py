@@ -6,11 +6,12 @@ import os
 import re
 from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from stellwerk.api._errors import render_error
 from stellwerk.auth.networks import check_network
 from stellwerk.auth.tokens import PREFIX
+from stellwerk.core.call import Call
 from stellwerk.core.errors import Forbidden, GatewayError, Unauthenticated
 from stellwerk.core.principal import Access, Principal, Role
 from stellwerk.http.exchange import Exchange, Headers
@@ -36,12 +37,24 @@ class GuardWatch(Protocol):
 class Request:
     """An exchange whose sender is known. `principal` is None only on routes that are open to everybody."""
 
-    __slots__ = ("exchange", "id", "principal")
+    __slots__ = ("background", "exchange", "id", "look", "principal")
 
-    def __init__(self, exchange: Exchange, request_id: str, principal: Principal | None) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        request_id: str,
+        principal: Principal | None,
+        *,
+        background: bool = False,
+        look: Callable[[Call], NoReturn] | None = None,
+    ) -> None:
+        """`background` is set where nobody waits for the answer. `look` is given the call that the handler has read,
+        and ends it there by raising: what is wanted is only to know whether the request is a good one."""
         self.exchange = exchange
         self.id = request_id
         self.principal = principal
+        self.background = background
+        self.look = look
 
     @property
     def caller(self) -> Principal:
@@ -52,6 +65,8 @@ class Request:
 
 
 RequestHandler = Callable[[Request], Awaitable[None]]
+Defer = Callable[[Request], Awaitable[bool]]
+"""Puts a request off whose client does not want to wait, and answers it; False leaves it to its handler."""
 
 
 class Routes:
@@ -66,21 +81,29 @@ class Routes:
         trusted: Callable[[], Principal] | None = None,
         render: Callable[[GatewayError, str, str], tuple[int, Headers, bytes]] = render_error,
         find_key: Callable[[Exchange], str] | None = None,
+        admit: Callable[[Exchange], Principal | None] | None = None,
     ) -> None:
         """`trusted` is who a client without a key of ours is, on a listener that lets only trusted peers in; it
         raises GatewayError when there is nobody. `render` is the dialect of the errors. `find_key` reads the key
-        where clients of this listener put it, in place of the usual headers; it raises GatewayError too."""
+        where clients of this listener put it, in place of the usual headers; it raises GatewayError too. `admit` knows
+        clients by something else than a key of ours and is asked first; None leaves it to the key."""
         self._router = router
         self._keys = keys
         self._watch = watch
         self._trusted = trusted
         self._render = render
         self._find_key = find_key or read_key
+        self._admit = admit
         # Ids need to differ, not to be secret: a random start and a counter cost less than a random id each.
         self._prefix = os.urandom(6).hex()
         self._numbers = count(1)
+        self.handlers: dict[tuple[str, str], RequestHandler] = {}
+        """Of every route, without the guard: for who knows already who asks."""
+        self.defer: Defer | None = None
+        """Asked about requests with the header `prefer`."""
 
     def add(self, method: str, path: str, access: Access, handler: RequestHandler) -> None:
+        self.handlers[method, path] = handler
         guarded = self._guard(access, handler)
         self._router.add(HttpRoute(method=method, path=path, access=access, handler=guarded))
 
@@ -93,7 +116,10 @@ class Routes:
                 request_id = f"req_{self._prefix}{next(self._numbers):012x}"
             try:
                 principal = await self._identify(exchange, access) if access else None
-                await handler(Request(exchange, request_id, principal))
+                request = Request(exchange, request_id, principal)
+                if b"prefer" in exchange.headers and self.defer is not None and await self.defer(request):
+                    return
+                await handler(request)
             except GatewayError as error:
                 self._refuse(exchange, request_id, error)
             except asyncio.CancelledError:
@@ -108,8 +134,11 @@ class Routes:
         return handle
 
     async def _identify(self, exchange: Exchange, access: Access) -> Principal:
-        if self._trusted is not None and not _shows_own_key(exchange):
-            _check_no_foreign_page(exchange)
+        admitted = self._admit(exchange) if self._admit is not None else None
+        if admitted is not None:
+            principal = admitted
+        elif self._trusted is not None and not _shows_own_key(exchange):
+            check_no_foreign_page(exchange)
             principal = self._trusted()
         else:
             token = self._find_key(exchange)
@@ -152,7 +181,7 @@ def _shows_own_key(exchange: Exchange) -> bool:
         return False
 
 
-def _check_no_foreign_page(exchange: Exchange) -> None:
+def check_no_foreign_page(exchange: Exchange) -> None:
     """Raises Forbidden for what the page of another site makes a browser send: the peer is trusted, the page is not.
 
     The browser would keep the answer from the page, but the call would have been made and paid for.

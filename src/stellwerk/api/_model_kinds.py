@@ -7,11 +7,14 @@ import msgspec
 from stellwerk.core.call import Operation
 from stellwerk.core.plan import Model
 
+_VECTORS = frozenset({Operation.EMBEDDING, Operation.RERANK})
+"""What is done with the vectors of texts: such a model writes nothing."""
+
 ModelKind = Literal["text", "vision", "omni", "audio", "tts", "embedding", "vision-embedding"]
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model can do: text written, images seen, speech heard, text embedded, speech spoken."""
+    """What a model can do: text written or embedded, images seen, speech heard, text embedded, speech spoken."""
 
     text: bool
     vision: bool
@@ -22,7 +25,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
 def kind_of(model: Model) -> ModelKind:
     sees, hears = "image" in model.input_modalities, "audio" in model.input_modalities
-    if model.operations == {Operation.EMBEDDING}:
+    if _makes_vectors(model):
         return "vision-embedding" if sees else "embedding"
     if "audio" in model.output_modalities and "text" not in model.output_modalities:
         return "tts"
@@ -33,9 +36,14 @@ def kind_of(model: Model) -> ModelKind:
 
 def capabilities_of(model: Model) -> Capabilities:
     return Capabilities(
-        text=bool(model.operations - {Operation.EMBEDDING}) and "text" in model.output_modalities,
+        # A model that makes vectors of texts counts as one for text: clients of the slots' table expect it.
+        text=_makes_vectors(model) or (bool(model.operations) and "text" in model.output_modalities),
         vision="image" in model.input_modalities,
         audio="audio" in model.input_modalities,
         embedding=Operation.EMBEDDING in model.operations,
         tts="audio" in model.output_modalities,
     )
+
+
+def _makes_vectors(model: Model) -> bool:
+    return bool(model.operations) and model.operations <= _VECTORS

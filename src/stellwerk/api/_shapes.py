@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from stellwerk.auth.keys import KeyRecord
-from stellwerk.auth.tokens import PREFIX
+from stellwerk.auth.tokens import PREFIX, is_foreign_id
 from stellwerk.auth.users import UserRecord
 from stellwerk.core.errors import BadRequest
 from stellwerk.core.principal import Allowance, Budget, Priority, Role, Tier, Window
@@ -224,8 +224,8 @@ def show_new_key(key: KeyRecord, text: str, now: float) -> NewKeyShape:
 
 
 def show_prefix(key_id: str) -> str:
-    """The part of a key that may be seen by everybody."""
-    return f"{PREFIX}{key_id}"
+    """The part of a key that may be seen by everybody; empty for one that was made elsewhere."""
+    return "" if is_foreign_id(key_id) else f"{PREFIX}{key_id}"
 
 
 def show_line(line: StatementLine, currency: str) -> StatementShape:

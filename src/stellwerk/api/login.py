@@ -12,7 +12,7 @@ from msgspec import Meta
 from sqlalchemy import Connection
 
 from stellwerk.api._endpoints import Asked, Endpoint, Registry
-from stellwerk.api._grants import needed, read_grant
+from stellwerk.api._grants import Grant, needed, read_grant
 from stellwerk.api._proofs import (
     AttemptSettings,
     PasswordWork,
@@ -33,7 +33,7 @@ from stellwerk.auth.logins import (
     start_login,
 )
 from stellwerk.auth.passwords import LONGEST_PASSWORD, SHORTEST_PASSWORD, check_new_password
-from stellwerk.auth.ring import LOGIN_PREFIX
+from stellwerk.auth.principals import LOGIN_PREFIX
 from stellwerk.auth.tokens import Digest
 from stellwerk.auth.users import UserRecord, find_user, store_password, unknown_user
 from stellwerk.core.clock import Clock
@@ -138,6 +138,10 @@ class LoginAPI:
     def register(self, registry: Registry) -> None:
         registry.add(*self._of_tokens(), *self._of_oneself())
 
+    def register_refresh(self, registry: Registry) -> None:
+        """For a listener that issues tokens in a way of its own: only what makes new ones of them and ends logins."""
+        registry.add(self._of_tokens()[1], self._of_oneself()[0])
+
     def _of_tokens(self) -> tuple[Endpoint, ...]:
         return (
             Endpoint(
@@ -209,20 +213,32 @@ class LoginAPI:
     # --- tokens
 
     async def _issue(self, asked: Asked) -> TokenPair:
-        grant = read_grant(asked.request.exchange)
+        return await self.issue(read_grant(asked.request.exchange), asked.peer)
+
+    async def issue(self, grant: Grant, peer: str) -> TokenPair:
+        """Tokens for a password or a refresh token. Raises BadRequest, Unauthenticated, RateLimited, Unavailable."""
         if grant.grant_type == "refresh_token":
-            return await self._exchange(needed(grant.refresh_token, "refresh_token"), asked.peer)
+            return await self._exchange(needed(grant.refresh_token, "refresh_token"), peer)
         if grant.grant_type not in (None, "password"):
             raise BadRequest(
                 "The grant_type is 'password' or 'refresh_token'.", param="grant_type", code="unsupported_grant_type"
             )
         username, password = needed(grant.username, "username"), needed(grant.password, "password")
-        proof = await self._proofs.prove(username.strip().lower(), Secret(password), asked.peer)
+        proof = await self._proofs.prove(username.strip().lower(), Secret(password), peer)
         if proof is None:
             raise _wrong()
         login = await self._run(lambda connection: self._start(connection, proof))
         if login is None:
             raise _wrong()
+        await self._tell()
+        return self._pair(login)
+
+    async def begin(self, user_id: int) -> TokenPair:
+        """Tokens for somebody who has been let in without a password. Raises Unavailable."""
+        now = self._clock.now()
+        login = await self._run(
+            lambda connection: start_login(connection, user_id, now=now, lifetime=self._refresh_seconds)
+        )
         await self._tell()
         return self._pair(login)
 

@@ -121,6 +121,7 @@ class _Described(NamedTuple):
 
     endpoint: Endpoint
     answer: Any
+    accepted: Any
     parameters: Mapping[str, Any]
     query: str | None
     """Name of a component."""
@@ -132,6 +133,7 @@ def _describe(endpoints: Sequence[Endpoint]) -> tuple[list[_Described], dict[str
     types: list[Any] = [ErrorAnswer]
     for endpoint in endpoints:
         types += [endpoint.answer, *endpoint.path_parameters.values()]
+        types += [] if endpoint.accepted is None else [endpoint.accepted]
         types += [kind for kind in (endpoint.query, endpoint.body) if kind is not None]
     made, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     schemas = iter(made[1:])
@@ -140,6 +142,7 @@ def _describe(endpoints: Sequence[Endpoint]) -> tuple[list[_Described], dict[str
             endpoint=endpoint,
             answer=next(schemas),
             parameters={name: next(schemas) for name in endpoint.path_parameters},
+            accepted=None if endpoint.accepted is None else next(schemas),
             query=None if endpoint.query is None else _name_of(next(schemas)),
             body=None if endpoint.body is None else next(schemas),
         )
@@ -159,7 +162,7 @@ def _operation(described: _Described, components: Mapping[str, Any]) -> dict[str
         "summary": endpoint.summary,
         "tags": [endpoint.tag],
         "x-roles": sorted(endpoint.access),
-        "responses": {str(endpoint.status): _answer(described.answer, endpoint.example)} | _errors(endpoint),
+        "responses": _answers(described) | _errors(endpoint),
     }
     if endpoint.description:
         operation["description"] = endpoint.description
@@ -207,8 +210,18 @@ def _without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"anyOf": choices, **kept} if choices else kept
 
 
-def _answer(schema: Any, example: Any) -> dict[str, Any]:
-    return {"description": "Done.", "content": {_JSON: {"schema": schema, "example": example}}}
+def _answers(described: _Described) -> dict[str, Any]:
+    endpoint = described.endpoint
+    if endpoint.media == _JSON:
+        content = {"schema": described.answer, "example": endpoint.example}
+    else:
+        # The document has no words for the parts of a stream.
+        content = {"schema": {"type": "string"}, "example": endpoint.example}
+    answers = {str(endpoint.status): {"description": "Done.", "content": {endpoint.media: content}}}
+    if described.accepted is not None:
+        later = {"schema": described.accepted, "example": endpoint.accepted_example}
+        answers["202"] = {"description": "It goes on; `status_url` tells how far.", "content": {_JSON: later}}
+    return answers
 
 
 def _errors(endpoint: Endpoint) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from stellwerk.api.admin import actions
 from stellwerk.api.admin.administration import Administration
 from stellwerk.api.admin.keys import KEY_ROLES, NewKeyBody, RevokedKey, show_keys, to_new_key
 from stellwerk.auth.keys import KeyRecord, find_key, list_keys
-from stellwerk.auth.ring import combine_roles
+from stellwerk.auth.principals import combine_roles
 from stellwerk.core.errors import BadRequest, Conflict, Forbidden, NotFound, Unavailable
 from stellwerk.core.principal import CALLERS, READERS, Allowance, Principal, Priority, Role
 from stellwerk.records.audit import Actor

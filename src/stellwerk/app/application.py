@@ -1,13 +1,11 @@
 """Builds every object, runs them, takes over a changed config and stops them in the right order."""
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,49 +19,51 @@ from stellwerk.api.ollama.endpoints import OllamaAPI
 from stellwerk.api.ollama.errors import render_error as render_ollama_error
 from stellwerk.api.openai.conversations import Conversations
 from stellwerk.api.openai.endpoints import OpenAIAPI
+from stellwerk.api.openai.rerank import RerankAPI
 from stellwerk.app import settings as cut
-from stellwerk.app.compat import compat_ports, open_compat
+from stellwerk.app.auto_switch import AutoSwitch
+from stellwerk.app.background import Background
+from stellwerk.app.changes import without_fixed_changes
+from stellwerk.app.collector import calm_collector
+from stellwerk.app.compat import CompatListeners, compat_ports, own_urls
+from stellwerk.app.conversations import make_conversations
+from stellwerk.app.jobs import JobParts
+from stellwerk.app.line import Line
 from stellwerk.app.listeners import MAIN, Listeners, Opened
+from stellwerk.app.local_models import LocalModelParts
+from stellwerk.app.notices import Notices
 from stellwerk.app.observation import Observation
+from stellwerk.app.ollama_models import manage_models
 from stellwerk.app.people import People
 from stellwerk.app.providers import Providers
 from stellwerk.app.registration import register_people
 from stellwerk.app.registry import RegistryFile
-from stellwerk.app.sigorest import COMPAT, SigoRestListeners
+from stellwerk.app.sigorest import COMPAT
 from stellwerk.app.store import Store
 from stellwerk.config.problems import ConfigProblem
-from stellwerk.config.reading import restart_needed
 from stellwerk.config.settings import Config
 from stellwerk.config.watch import ConfigWatch
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.principal import Principal
 from stellwerk.core.secrets import Secret
-from stellwerk.engines.slots import Slots
+from stellwerk.engines.crashes import Crash, crash_recorder
 from stellwerk.http.pool import Pools
 from stellwerk.http.router import Router
 from stellwerk.http.serving import address_of, bind
 from stellwerk.ledger.calls import CallLedger
-from stellwerk.ledger.prices import cost
-from stellwerk.pipeline.dispatch import Dispatch
-from stellwerk.pipeline.gateway import Gateway
-from stellwerk.pipeline.settle import Settle
+from stellwerk.ledger.upstream_usage import UpstreamUsage
 from stellwerk.providers.vendors import load_vendors
 from stellwerk.records.uptime import UptimeRecorder
-from stellwerk.routing.breaker import Breakers
 from stellwerk.routing.catalogue import Catalogue
 from stellwerk.routing.discovery import Discovery
-from stellwerk.routing.plan import may_see, plan
+from stellwerk.routing.plan import may_see
 from stellwerk.sessions.memory import MemoryBlock
-from stellwerk.sessions.sessions import Sessions, SessionStore
-from stellwerk.sessions.sql_store import SqlSessions
-from stellwerk.sessions.store import FileSessions
 from stellwerk.storage.writer import Writer
 from stellwerk.telemetry.logs import LogWriter
 from stellwerk.telemetry.metrics import Metrics
 
 ADMIN_KEY_VARIABLE = "STELLWERK_ADMIN_KEY"
 _SWEEP_SECONDS = 0.5
-_OBJECTS_BETWEEN_COLLECTIONS = 20_000
 _log = logging.getLogger("stellwerk.app")
 
 
@@ -90,8 +90,7 @@ class Application:
         self._vendors = load_vendors()
         self._metrics = Metrics(version=__version__, currency=config.money.currency)
         self._catalogue = Catalogue()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._stopping = False
+        self._background = Background(lambda: self._listeners.stop())  # noqa: PLW0108  # they are made later
 
     async def run(self, announce: Callable[[Opened], None]) -> None:
         """`announce` is called once requests are answered. Raises OSError for a taken port."""
@@ -104,17 +103,20 @@ class Application:
             stack.callback(self._listeners.close)
             stack.push_async_callback(self._people.stop)
             await self._people.start()
-            if self._config.engines.enabled:
-                await self._engines.start()
-                stack.push_async_callback(self._engines.stop)
+            stack.push_async_callback(self._notices.webhooks.stop)
+            await self._notices.webhooks.refresh()
+            await self._local.start()
+            stack.push_async_callback(self._local.stop)
             stack.callback(self._pools.close)
-            stack.push_async_callback(self._end_tasks)
-            more = await open_compat(
-                self._config, self._sigorest, self._listeners, self._people, self._metrics, self._ollama
-            )
+            stack.push_async_callback(self._background.end)
+            await self._jobs.start()
+            stack.push_async_callback(self._jobs.stop)
+            more = await self._compat.open()
+            if self._config.compat:
+                self._take_upstreams(self._config)
             self._start_tasks(more)
             self._listen_to_signals()
-            await self._serve(lambda: announce(self._listeners.opened(self._sigorest.authority)))
+            await self._serve(lambda: announce(self._listeners.opened(self._compat.authority)))
 
     async def _serve(self, announce: Callable[[], None]) -> None:
         ready = asyncio.Event()
@@ -122,7 +124,7 @@ class Application:
         waiting = asyncio.ensure_future(ready.wait())
         await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
         if waiting.done():
-            _calm_collector()
+            calm_collector()
             announce()
         waiting.cancel()
         await serving
@@ -141,13 +143,23 @@ class Application:
             prices_changed=self._take_prices,
             access_changed=self._cut_calls,
         )
-        self._pools = Pools(cut.upstream_settings(config), self._metrics, clock)
-        self._engines = Slots(
-            cut.slot_settings(config, self._data),
-            clock,
-            self._environ,
-            lambda: self._discovery.publish(),  # noqa: PLW0108  # discovery needs the engines and is made after them
+        self._notices = Notices(
+            self._people, store.seal, lambda: self._config.egress.allowed_origins, config.money.currency
         )
+        self._pools = Pools(cut.upstream_settings(config), self._metrics, clock)
+        self._local = LocalModelParts(
+            config,
+            data=self._data,
+            clock=clock,
+            environ=self._environ,
+            pools=self._pools,
+            changed=lambda: self._discovery.publish(),  # noqa: PLW0108  # made after the engines, which it needs
+            on_crash=self._note_crash(crash_recorder(self._writer.submit)),
+            hide=self._logs.add_secret,
+            stopping=lambda: self._listeners.stopping,
+        )
+        self._engines = self._local.slots
+        self._auto_switch = AutoSwitch(self._people, self._engines, lambda: self._config)
         self._registry = RegistryFile(self._data) if COMPAT in config.compat else None
         self._providers = Providers(
             vendors=self._vendors,
@@ -159,9 +171,26 @@ class Application:
             hide=self._logs.add_secret,
             price=self._people.price,
             registry=self._registry,
+            parked=self._notices.park_key,
         )
-        self._breakers = Breakers(cut.breaker_settings(config), clock)
-        self._dispatch = Dispatch({}, self._metrics, config.upstream.attempts, self._breakers, clock)
+        ledger, usage = CallLedger(store.database, self._writer), UpstreamUsage(self._writer)
+        self._line = Line(
+            config,
+            catalogue=self._catalogue,
+            people=self._people,
+            engines=self._engines,
+            metrics=self._metrics,
+            hold=self._notices.watching(self._people.charges.hold),
+            recorders=(
+                ledger.record,
+                usage.record,
+                self._metrics.record,
+                self._logs.log_call,
+                self._notices.record,
+            ),
+            redact=self._logs.redact,
+            clock=clock,
+        )
         self._discovery = Discovery(
             self._catalogue,
             clock=clock,
@@ -170,15 +199,6 @@ class Application:
             settings=cut.discovery_settings(config),
         )
         self._take_upstreams(config)
-        ledger = CallLedger(store.database, self._writer)
-        self._gateway = Gateway(
-            plan=partial(plan, catalogue=self._catalogue),
-            admit=self._people.limits.admit,
-            hold=self._people.charges.hold,
-            dispatch=self._dispatch,
-            settle=Settle((ledger.record, self._metrics.record, self._logs.log_call), cost),
-            clock=clock,
-        )
         self._build_listeners(bound)
 
     def _build_listeners(self, bound: socket.socket) -> None:
@@ -186,58 +206,80 @@ class Application:
         self._observation = Observation(
             listeners=self._listeners,
             writer=self._writer,
-            gateway=self._gateway,
+            gateway=self._line.gateway,
             catalogue=self._catalogue,
             discovery=self._discovery,
             engines=self._engines,
-            breakers=self._breakers,
+            breakers=self._line.breakers,
+            gates=self._line.gates,
             providers=self._providers,
             logs=self._logs,
         )
         self._observation.register(self._metrics)
         memory = MemoryBlock(self._data, self._clock)
-        conversations = Conversations(
-            self._gateway,
-            Sessions(self._session_store(), self._clock),
+        conversations = make_conversations(
+            self._config,
+            self._line.gateway,
             memory,
-            is_anthropic=self._is_anthropic,
+            data=self._data,
+            database=self._store.database,
+            catalogue=self._catalogue,
             is_local=self._people.is_local,
+            clock=self._clock,
         )
         router = Router()
         self._register(Routes(router, self._people.keys, self._metrics), conversations)
         self._ollama = OllamaAPI(
-            self._gateway,
+            self._line.gateway,
             self._catalogue,
             lambda caller, model: may_see(caller, model, self._catalogue),
             self._config.upstream.total_seconds,
-            lambda: [slot.model for slot in self._engines.status() if slot.model is not None],
+            manage_models(self._config, self._engines, self._local.pulls, self._providers, self._discovery),
             self._clock,
         )
         self._ollama.register(Routes(router, self._people.keys, self._metrics, render=render_ollama_error))
         self._listeners.add(MAIN, [bound], router, render_error)
-        self._sigorest = SigoRestListeners(
+        self._compat = CompatListeners(
+            lambda: self._config,
             listeners=self._listeners,
             people=self._people,
-            catalogue=self._catalogue,
+            notices=self._notices,
+            metrics=self._metrics,
+            login_secret=self._store.login_secret,
+            ollama=self._ollama,
+            openai=self._openai,
             providers=self._providers,
-            breakers=self._breakers,
+            catalogue=self._catalogue,
+            engines=self._engines,
+            line=self._line,
+            jobs=self._jobs,
             conversations=conversations,
             memory=memory,
-            metrics=self._metrics,
             obstacles=self._observation.obstacles,
-            config=lambda: self._config,
             data=self._data,
+            environ=self._environ,
+            hide=self._logs.add_secret,
         )
 
     def _register(self, routes: Routes, conversations: Conversations) -> None:
         self._openai = OpenAIAPI(
-            self._gateway,
+            self._line.gateway,
             self._catalogue,
             lambda caller, model: may_see(caller, model, self._catalogue),
             self._config.upstream.total_seconds,
             conversations,
         )
         self._openai.register(routes)
+        RerankAPI(self._line.gateway, lambda: self._config.upstream.total_seconds).register(routes)
+        self._jobs = JobParts(
+            self._config,
+            people=self._people,
+            seal=self._store.seal,
+            line=self._line,
+            routes=routes,
+            notices=self._notices,
+            stopping=lambda: self._listeners.stopping,
+        )
         HealthAPI(
             version=__version__,
             obstacles=self._observation.obstacles,
@@ -245,30 +287,36 @@ class Application:
             metrics=self._metrics.render,
         ).register(routes)
         register_people(
-            routes, self._people, catalogue=self._catalogue, engines=self._engines, config=lambda: self._config
+            routes,
+            self._people,
+            self._notices,
+            self._store.seal,
+            self._auto_switch,
+            catalogue=self._catalogue,
+            engines=self._engines,
+            config=lambda: self._config,
+            local=self._local,
+            jobs=self._jobs,
         )
 
-    def _session_store(self) -> SessionStore:
-        if self._config.sessions.store == "files":
-            return FileSessions(self._data / ".sessions")
-        database = self._store.database
-        return SqlSessions(database.read, database.write, self._clock)
-
-    def _is_anthropic(self, name: str) -> bool:
-        model = self._catalogue.get(name)
-        return "claude" in (name if model is None else model.name).lower()
-
     def _cut_calls(self, may_go_on: Callable[[Principal], bool]) -> None:
-        if cut := self._gateway.cut(may_go_on):
+        if cut := self._line.gateway.cut(may_go_on):
             _log.info("%d running calls were cut: their keys or accounts have ended", cut)
 
     def _take_prices(self) -> None:
-        self._gateway.default_price = self._people.tariff.default
+        self._line.gateway.default_price = self._people.tariff.default
         self._discovery.publish()
 
     def _take_upstreams(self, config: Config) -> None:
         self._providers.take(config, self._discovery)
-        self._dispatch.providers = self._providers.by_name
+        self._line.take_providers(self._providers.by_name)
+
+    def _note_crash(self, record: Callable[[Crash], None]) -> Callable[[Crash], None]:
+        def note(crash: Crash) -> None:
+            record(crash)
+            self._notices.crash(msgspec.to_builtins(crash))
+
+        return note
 
     # --- running
 
@@ -286,27 +334,15 @@ class Application:
             uptime.run(),
             self._discover(),
             self._sweep(),
+            self._line.missing.run(),
+            self._auto_switch.run(),
+            *self._notices.works(),
+            *self._jobs.works(),
             *more,
         ]
         if self._registry is not None:
             works.append(self._registry.follow(lambda: self._take_upstreams(self._config)))
-        for work in works:
-            task = asyncio.ensure_future(work)
-            self._tasks.add(task)
-            task.add_done_callback(self._report_end)
-
-    async def _end_tasks(self) -> None:
-        self._stopping = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _report_end(self, task: asyncio.Task[Any]) -> None:
-        """A part that ends by itself leaves the gateway crippled in a way that nobody sees: better to stop."""
-        if self._stopping or task.cancelled():
-            return
-        _log.error("a part of the gateway failed; it stops", exc_info=task.exception())
-        self._listeners.stop()
+        self._background.start(works)
 
     async def _discover(self) -> None:
         await self._load_prices()
@@ -334,28 +370,16 @@ class Application:
     def _stop(self) -> None:
         """The first signal lets running answers finish, the second does not."""
         again = self._listeners.stopping
-        _log.info("stopping%s; running calls: %d", " at once" if again else "", self._gateway.in_flight)
+        _log.info("stopping%s; running calls: %d", " at once" if again else "", self._line.gateway.in_flight)
         self._listeners.stop(now=again)
 
     # --- a changed config
 
     def _change(self, config: Config) -> None:
-        needed = restart_needed(self._config, config)
-        fixed = ("engines", "compat", "sigorest", "go_ollama", "sessions")
-        needed += [name for name in fixed if getattr(config, name) != getattr(self._config, name)]
-        money = msgspec.structs.replace(config.money, currency=self._config.money.currency)
-        if config.money != money:
-            needed.append("money.currency")
-        if needed:
-            _log.warning("a restart is needed for: %s", ", ".join(needed))
-        kept = {name: getattr(self._config, name) for name in ("listen", *fixed)}
-        config = msgspec.structs.replace(config, money=money, **kept)
+        config = without_fixed_changes(self._config, config)
         self._take_upstreams(config)
-        pricing = asyncio.ensure_future(self._load_prices())
-        self._tasks.add(pricing)
-        pricing.add_done_callback(self._tasks.discard)
-        self._dispatch.attempts = config.upstream.attempts
-        self._breakers.settings = cut.breaker_settings(config)
+        self._background.spawn(self._load_prices())
+        self._line.change(config)
         self._forget_failures()
         self._openai.total_seconds = self._ollama.total_seconds = config.upstream.total_seconds
         self._discovery.settings = cut.discovery_settings(config)
@@ -367,25 +391,9 @@ class Application:
 
     def _forget_failures(self) -> None:
         """Somebody may have mended what was broken: targets and keys that were left alone get another chance."""
-        self._breakers.reset()
+        self._line.breakers.reset()
         self._providers.try_all_keys()
 
     def _report_problems(self, problems: Sequence[ConfigProblem]) -> None:
         for problem in problems:
             _log.error("the configuration is wrong and stays as it was: %s", problem)
-
-
-def own_urls(ports: Sequence[int]) -> list[str]:
-    """Base URLs of this gateway: an upstream there would be a loop."""
-    hosts = ("127.0.0.1", "localhost")
-    origins = [f"{scheme}://{host}:{port}" for port in ports for host in hosts for scheme in ("http", "https")]
-    return [f"{origin}{path}" for origin in origins for path in ("/v1", "")]
-
-
-def _calm_collector() -> None:
-    """What exists now stays, so the garbage collector need not walk through it again and again.
-
-    Calls leave no cycles behind: looking for them after every 700 new objects finds nothing and holds up streams.
-    """
-    gc.freeze()
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 50)

@@ -132,6 +132,10 @@ class Listeners:
         """Open connections of clients."""
         return sum(len(each.listener.connections) for each in self._open.values())
 
+    def ports(self) -> set[int]:
+        """The TCP ports of all that are open."""
+        return {address_of(bound)[1] for each in self._open.values() for bound in each.sockets}
+
     def routers(self) -> dict[str, Router]:
         """What each listener serves."""
         return {name: each.listener.router for name, each in self._open.items()}

@@ -7,6 +7,7 @@ from stellwerk import __version__
 from stellwerk.app.listeners import Listeners
 from stellwerk.app.providers import Providers
 from stellwerk.engines.slots import Slots
+from stellwerk.limits.gate import Gates, GateStatus
 from stellwerk.pipeline.gateway import Gateway
 from stellwerk.records.uptime import Look
 from stellwerk.routing.breaker import Breakers
@@ -14,7 +15,7 @@ from stellwerk.routing.catalogue import Catalogue
 from stellwerk.routing.discovery import Discovery
 from stellwerk.storage.writer import Writer
 from stellwerk.telemetry.logs import LogWriter
-from stellwerk.telemetry.metrics import Metrics
+from stellwerk.telemetry.metrics import MAX_LABEL_SETS, Metrics
 
 _CRASHED = "failed"
 
@@ -32,6 +33,7 @@ class Observation:
         discovery: Discovery,
         engines: Slots,
         breakers: Breakers,
+        gates: Gates,
         providers: Providers,
         logs: LogWriter,
     ) -> None:
@@ -42,6 +44,7 @@ class Observation:
         self._discovery = discovery
         self._engines = engines
         self._breakers = breakers
+        self._gates = gates
         self._providers = providers
         self._logs = logs
 
@@ -63,6 +66,7 @@ class Observation:
             "models": len(self._catalogue.models()),
             "providers": self._discovery.status(),
             "breakers": self._breakers.status(),
+            "gates": self._gates.status(),
             "keys": self._providers.key_states(),
             "slots": self._engines.status(),
             "broken_models": dict(self._engines.broken()),
@@ -89,11 +93,17 @@ class Observation:
         )
         for name, description, read in gauges:
             metrics.watch(name, description, read)
+        running, waiting = "Calls that have their turn, by gate.", "Calls that wait for their turn, by gate."
+        metrics.watch("gate_running", running, lambda: self._by_gate(lambda gate: gate.running), label="gate")
+        metrics.watch("gate_waiting", waiting, lambda: self._by_gate(lambda gate: gate.waiting), label="gate")
         dropped = "Ledger rows that were lost."
         metrics.watch("ledger_rows_dropped_total", dropped, lambda: self._writer.dropped, kind="counter")
         metrics.watch(
             "log_lines_dropped_total", "Log lines that were lost.", lambda: self._logs.dropped, kind="counter"
         )
+
+    def _by_gate(self, read: Callable[[GateStatus], int]) -> dict[str, float]:
+        return {gate.name: read(gate) for gate in self._gates.status()[:MAX_LABEL_SETS]}
 
     def _slots_by_state(self) -> dict[str, float]:
         states: dict[str, float] = {}

@@ -44,14 +44,18 @@ class Providers:
         hide: Callable[[Secret], None],
         price: Callable[[str, str, Price | None], Price | None],
         registry: RegistryFile | None,
+        parked: Callable[[str, int, int], None],
     ) -> None:
         """`hide` keeps a secret out of the log, `price` turns a published price into what it costs here; `registry`
-        names models by short names."""
+        names models by short names; `parked` hears of provider, place and number of its keys when one is not known
+        there."""
+        self._parked = parked
         self._vendors = vendors
         self._environ = environ
-        self._own_urls = own_urls
+        self.own_urls = own_urls
+        """Base URLs of the gateway itself; what changes here counts with the next `take`."""
         self._pools = pools
-        self._fetch = Fetch(pools, clock)
+        self.fetch = Fetch(pools, clock)
         self._engines = engines
         self._clock = clock
         self._hide = hide
@@ -65,7 +69,7 @@ class Providers:
 
     def take(self, config: Config, discovery: Discovery) -> None:
         """Makes the providers of `config`; those whose settings did not change stay as they are."""
-        planned: Mapping[str, UpstreamPlan] = plan_upstreams(config, self._vendors, self._environ, self._own_urls)
+        planned: Mapping[str, UpstreamPlan] = plan_upstreams(config, self._vendors, self._environ, self.own_urls)
         if self._registry is not None:
             self._placement = place(
                 self._registry.models,
@@ -73,7 +77,7 @@ class Providers:
                 configured=config.providers,
                 vendors=self._vendors,
                 environ=self._environ,
-                own_urls=self._own_urls,
+                own_urls=self.own_urls,
             )
             planned = self._placement.upstreams
         base = cut.upstream_settings(config)
@@ -102,19 +106,21 @@ class Providers:
         if isinstance(kept, OpenAICompatible):
             return kept
         kind = OpenAICompatible if each.ollama_url is None else OllamaNative
-        return kind(settings, pool, self._clock)
+        return kind(settings, pool, self._clock, lambda index: self._parked(name, index, len(settings.keys)))
 
     def _source(self, name: str, each: UpstreamPlan, provider: OpenAICompatible) -> Source:
         lister: Lister = provider
-        if each.ollama_url is not None:
-            lister = Ollama(self._fetch, address=each.ollama_url, name=name)
+        if each.ollama_url is not None and each.settings.local:
+            lister = Ollama(self.fetch, address=each.ollama_url, name=name)
+        elif isinstance(provider, OllamaNative):
+            lister = Ollama(provider.fetch, address="", name=name, local=False)
         return Source(
             lister=lister,
             open=each.any_model,
             listed=each.settings.lists_models or bool(each.settings.models),
             known=provider.configured_models(),
             registered=self._placement.models.get(name, ()),
-            changes_often=each.ollama_url is not None,
+            changes_often=each.ollama_url is not None and each.settings.local,
         )
 
     def _hide_all(self, *secrets: Secret) -> None:
@@ -145,7 +151,7 @@ class Providers:
     # --- what others see
 
     def key_states(self) -> dict[str, list[KeyStatus]]:
-        """Of the providers that have several keys."""
+        """Of the providers that have keys."""
         providers = {name: each for name, each in self.by_name.items() if isinstance(each, OpenAICompatible)}
         return {name: states for name, each in providers.items() if (states := each.key_status())}
 

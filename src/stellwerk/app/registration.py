@@ -8,7 +8,11 @@ from stellwerk.api._guard import Routes
 from stellwerk.api.account import AccountAPI
 from stellwerk.api.admin.administration import Administration
 from stellwerk.api.admin.audit import AuditAPI
+from stellwerk.api.admin.auto_switch import AutoSwitchAPI
+from stellwerk.api.admin.downloads import DownloadsAPI
 from stellwerk.api.admin.keys import KeysAPI
+from stellwerk.api.admin.missing_models import MissingModelsAPI
+from stellwerk.api.admin.models import ModelsAPI
 from stellwerk.api.admin.money import MoneyAPI
 from stellwerk.api.admin.reports import ReportsAPI
 from stellwerk.api.admin.settings import (
@@ -20,21 +24,41 @@ from stellwerk.api.admin.settings import (
     SlotShape,
 )
 from stellwerk.api.admin.signups import SignupsAPI
+from stellwerk.api.admin.slots import SlotsAPI
+from stellwerk.api.admin.system import SystemAPI
 from stellwerk.api.admin.users import UsersAPI
+from stellwerk.api.admin.webhooks import WebhooksAPI
 from stellwerk.api.login import LoginAPI
 from stellwerk.api.openapi import OpenAPI
 from stellwerk.api.own_keys import OwnKeysAPI
 from stellwerk.api.public import PublicAPI
 from stellwerk.app import settings as cut
+from stellwerk.app.auto_switch import AutoSwitch
+from stellwerk.app.jobs import JobParts
+from stellwerk.app.local_models import LocalModelParts
+from stellwerk.app.notices import Notices
 from stellwerk.app.people import People
 from stellwerk.config.settings import Config
 from stellwerk.engines.slots import Slots
 from stellwerk.routing.catalogue import Catalogue
-from stellwerk.telemetry.machine import Processor, read_memory
+from stellwerk.storage.sealing import Seal
+from stellwerk.telemetry.machine import Cores, Processor, read_memory
+
+_LOADED_STATES = frozenset({"ready", "restarting", "draining"})
 
 
 def register_people(
-    routes: Routes, people: People, *, catalogue: Catalogue, engines: Slots, config: Callable[[], Config]
+    routes: Routes,
+    people: People,
+    notices: Notices,
+    seal: Seal,
+    auto_switch: AutoSwitch,
+    *,
+    catalogue: Catalogue,
+    engines: Slots,
+    config: Callable[[], Config],
+    local: LocalModelParts | None = None,
+    jobs: JobParts | None = None,
 ) -> Registry:
     """Registers every endpoint that is not on the data path; `config` is asked anew whenever it is needed."""
     registry = Registry(routes)
@@ -57,8 +81,16 @@ def register_people(
         on_change=people.refresh,
     ).register(registry)
     UsersAPI(administration, people.passwords.hash).register(registry)
-    for api in (KeysAPI, MoneyAPI, SignupsAPI, AuditAPI):
+    for api in (KeysAPI, MoneyAPI, SignupsAPI, AuditAPI, MissingModelsAPI):
         api(administration).register(registry)
+    AutoSwitchAPI(auto_switch.advise).register(registry)
+    WebhooksAPI(
+        administration,
+        seal=seal,
+        check=notices.egress.check,
+        test=notices.webhooks.send_test,
+        refresh=notices.webhooks.refresh,
+    ).register(registry)
     OwnKeysAPI(administration, lambda: cut.key_allowance(config())).register(registry)
     SettingsAPI(
         administration, configured=lambda: _configured(config()), slots=lambda: _slots(engines, config())
@@ -77,8 +109,21 @@ def register_people(
         signup_enabled=lambda: people.signup_enabled,
         clock=people.clock,
     ).register(registry)
+    if local is not None:
+        register_local_models(registry, administration, local)
+    if jobs is not None:
+        jobs.register(registry, administration)
     OpenAPI(registry, __version__).register()
     return registry
+
+
+def register_local_models(registry: Registry, administration: Administration, local: LocalModelParts) -> None:
+    SlotsAPI(administration, local.api, loads=local.loads, look=local.processes.look).register(registry)
+    SystemAPI(
+        local.api, look=local.processes.look, cores=Cores().busy, processor=Processor().busy, memory=read_memory
+    ).register(registry)
+    DownloadsAPI(administration, local.api).register(registry)
+    ModelsAPI(administration, local.api).register(registry)
 
 
 def _configured(config: Config) -> ConfiguredSettings:
@@ -93,14 +138,15 @@ def _configured(config: Config) -> ConfiguredSettings:
 
 
 def _slots(engines: Slots, config: Config) -> Mapping[str, SlotShape | None]:
+    files = engines.files()
     return {
         str(slot.port): None
         if slot.model is None
         else SlotShape(
-            model_path=f"{slot.model}.gguf",
-            model_type="text",
-            ctx_size=config.engines.context,
-            threads=config.engines.threads,
+            model_path=files[slot.model].path.name if slot.model in files else f"{slot.model}.gguf",
+            model_type=slot.type or "text",
+            ctx_size=slot.context or config.engines.context,
+            threads=config.engines.threads if slot.threads is None else slot.threads,
         )
         for slot in engines.status()
     }
@@ -108,4 +154,6 @@ def _slots(engines: Slots, config: Config) -> Mapping[str, SlotShape | None]:
 
 def _ports(engines: Slots) -> Mapping[str, int]:
     """The ports of the loaded models, by their ids."""
-    return {slot.model: slot.port for slot in engines.status() if slot.model is not None}
+    return {
+        slot.model: slot.port for slot in engines.status() if slot.model is not None and slot.state in _LOADED_STATES
+    }

@@ -225,7 +225,9 @@ def _model(row: RegistryModel, upstream: UpstreamPlan) -> Model:
         context_length=row.max_input or None,
         # Of an embedding model the table states the numbers of its vector.
         max_output_tokens=None if row.embeds else row.max_output or None,
-        operations=frozenset({Operation.EMBEDDING} if row.embeds else {Operation.CHAT, Operation.COMPLETION}),
+        operations=frozenset(
+            {Operation.EMBEDDING, Operation.RERANK} if row.embeds else {Operation.CHAT, Operation.COMPLETION}
+        ),
         local=settings.local,
         shortcode=row.shortcode,
         temperature=row.temperature,

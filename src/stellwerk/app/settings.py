@@ -1,30 +1,43 @@
 """Cuts the config into the settings of each object; the only place where both are known."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 import msgspec
 
+from stellwerk.config.engines import EngineModel
 from stellwerk.config.settings import Config, OwnLimits
 from stellwerk.core.principal import Allowance, Tier
-from stellwerk.engines.llama_cpp import LlamaCppSettings
-from stellwerk.engines.slots import DEMO_MODEL, SlotSettings
+from stellwerk.engines.command_engine import EngineCommand
+from stellwerk.engines.launching import EnginePrograms
+from stellwerk.engines.liveness import LivenessSettings
+from stellwerk.engines.model_types import ModelType
+from stellwerk.engines.options import EngineDefaults, EngineOverrides
+from stellwerk.engines.slot_settings import DEMO_MODEL, SlotSettings
 from stellwerk.engines.supervisor import SupervisorSettings
+from stellwerk.engines.vllm import VllmProgram
 from stellwerk.http.guard import GuardSettings
 from stellwerk.http.interfaces import machine_names
 from stellwerk.http.upstream import UpstreamSettings
 from stellwerk.ledger.charges import ChargeSettings
 from stellwerk.ledger.tariff import TariffSettings
 from stellwerk.limits.admit import LimitSettings
+from stellwerk.limits.gate import GateSettings
 from stellwerk.records.settings import Value
 from stellwerk.routing.breaker import BreakerSettings
 from stellwerk.routing.catalogue import Alias
+from stellwerk.routing.choice import Choice, Group
 from stellwerk.routing.discovery import Settings as DiscoverySettings
+from stellwerk.routing.planner import PlanRules
 from stellwerk.telemetry.logs import LogSettings
 
+DEMO_EMBEDDING_MODEL = DEMO_MODEL.with_name("stellwerk-demo-embedding.gguf")
 MODELS_FOLDER = "models"
+ENGINES_FOLDER = "engines"
+_OWN_WAITING = 1_000
+"""Calls that may wait for a model of our own."""
 
 
 def guard_settings(config: Config, peers: tuple[IPv4Network | IPv6Network, ...] | None = None) -> GuardSettings:
@@ -116,28 +129,92 @@ def breaker_settings(config: Config) -> BreakerSettings:
 
 
 def discovery_settings(config: Config) -> DiscoverySettings:
-    return DiscoverySettings(refresh_seconds=config.discovery.refresh_seconds)
+    return DiscoverySettings(refresh_seconds=config.discovery.refresh_seconds, prefixes=config.routing.prefixes)
 
 
 def slot_settings(config: Config, data: Path) -> SlotSettings:
     engines = config.engines
     folder = Path(engines.models_folder).expanduser() if engines.models_folder else data / MODELS_FOLDER
-    demo = (DEMO_MODEL,) if engines.demo else ()
     return SlotSettings(
         folder=folder,
-        bundled=demo,
-        preload=tuple(path.stem for path in demo),
+        state=data / ENGINES_FOLDER,
+        bundled=(DEMO_MODEL, DEMO_EMBEDDING_MODEL) if engines.demo else (),
+        preload=(DEMO_MODEL.stem,) if engines.demo else (),
+        named={name: Path(model.path).expanduser() for name, model in engines.models.items() if model.path},
+        projectors=tuple(Path(model.mmproj).expanduser() for model in engines.models.values() if model.mmproj),
         first_port=engines.first_port,
         count=engines.slots,
-        engine=LlamaCppSettings(
-            backend=engines.backend,
-            executable=engines.llama_server or "llama-server",
-            context_length=engines.context,
+        defaults=EngineDefaults(
+            engine=engines.backend,
+            context=engines.context,
             threads=engines.threads,
             parallel=engines.parallel,
+            batch=engines.batch,
+            flash_attention=engines.flash_attention,
+            mlock=engines.mlock,
+            kv_cache=engines.kv_cache,
+            load_seconds=engines.load_seconds,
+            idle_seconds=engines.idle_seconds,
         ),
-        supervisor=SupervisorSettings(load_timeout=engines.load_seconds),
+        overrides={name: _engine_overrides(model) for name, model in engines.models.items()},
+        programs=EnginePrograms(
+            llama_server=engines.llama_server or "llama-server",
+            vllm=VllmProgram(executable=engines.vllm.program or "vllm", arguments=engines.vllm.arguments),
+            commands={name: EngineCommand(**msgspec.structs.asdict(each)) for name, each in engines.commands.items()},
+        ),
+        memory_mib=engines.memory_mib,
+        supervisor=SupervisorSettings(liveness=_liveness(config)),
     )
+
+
+def _liveness(config: Config) -> LivenessSettings:
+    usual = LivenessSettings()
+    # Whoever lets clients wait for longer has engines that take that long.
+    return msgspec.structs.replace(usual, patience=max(usual.patience, config.upstream.first_byte_seconds))
+
+
+def _engine_overrides(model: EngineModel) -> EngineOverrides:
+    said = {name: value for name, value in msgspec.structs.asdict(model).items() if name not in ("path", "type")}
+    return EngineOverrides(
+        **said
+        | {
+            "type": ModelType(model.type) if model.type else None,
+            # As a scan finds it.
+            "mmproj": Path(model.mmproj).expanduser().resolve() if model.mmproj else None,
+            "pinned": model.pinned or None,
+        }
+    )
+
+
+def groups(config: Config) -> dict[str, Group]:
+    """Public names whose targets are chosen from. One that keeps its order has no group: its second target answers
+    only as long as the first one fails."""
+    return {
+        name: Group(choice=Choice(model.choice), weights=model.weights, sticky=model.sticky)
+        for name, model in config.models.items()
+        if model.choice != "order"
+    }
+
+
+def plan_rules(config: Config) -> PlanRules:
+    routing = config.routing
+    return PlanRules(capability_fallback=routing.capability_fallback, request_fallbacks=routing.request_fallbacks)
+
+
+def gate_settings(config: Config) -> dict[str, GateSettings]:
+    return {name: GateSettings(**msgspec.structs.asdict(gate)) for name, gate in config.gates.items()}
+
+
+def own_gates(config: Config) -> Callable[[str], GateSettings]:
+    """The gates of the models that we run, by their names: as wide as their engine computes side by side."""
+    engines = config.engines
+    usual = GateSettings(max_concurrent=engines.parallel, max_waiting=_OWN_WAITING)
+    own = {
+        name: GateSettings(max_concurrent=model.parallel, max_waiting=_OWN_WAITING)
+        for name, model in engines.models.items()
+        if model.parallel is not None
+    }
+    return lambda name: own.get(name, usual)
 
 
 def aliases(config: Config) -> dict[str, Alias]:

@@ -16,7 +16,8 @@ from stellwerk.api.sigorest.errors import render_error
 from stellwerk.app.listeners import Listeners
 from stellwerk.app.people import People
 from stellwerk.app.providers import Providers
-from stellwerk.config.settings import Config, SigoRest
+from stellwerk.config.listeners import SigoRest
+from stellwerk.config.settings import Config
 from stellwerk.core.plan import Model
 from stellwerk.http.certificates import Certificate, CertificateError, check_certificate, ensure_certificate
 from stellwerk.http.interfaces import machine_addresses, machine_names

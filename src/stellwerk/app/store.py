@@ -5,11 +5,12 @@ from pathlib import Path
 
 from stellwerk.auth.admin import ensure_admin_key
 from stellwerk.auth.keys import has_keys
-from stellwerk.auth.tokens import derive_secret, load_pepper, make_digest
+from stellwerk.auth.tokens import SEAL_LABEL, derive_secret, load_pepper, make_digest
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.secrets import Secret
 from stellwerk.storage.database import Database, open_database
 from stellwerk.storage.folder import FolderLock, prepare_folder
+from stellwerk.storage.sealing import Seal
 
 
 class Store:
@@ -27,6 +28,8 @@ class Store:
             self.digest = make_digest(pepper)
             self.login_secret = derive_secret(pepper, "logins")
             """Signs access and refresh tokens."""
+            self.seal = Seal(derive_secret(pepper, SEAL_LABEL))
+            """Closes what lies in the database and has to be read again."""
             self.new_admin_key: Secret | None = None
             if admin_key is None:
                 self.new_admin_key = ensure_admin_key(

@@ -6,6 +6,14 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
+from stellwerk.app.ollama_cloud import (
+    CLOUD_VENDOR,
+    COMPAT,
+    cloud_address,
+    cloud_keys,
+    is_own_url,
+    keys_of_environment,
+)
 from stellwerk.config.settings import Config
 from stellwerk.config.settings import Discovery as DiscoveryConfig
 from stellwerk.config.settings import Provider as ProviderConfig
@@ -48,9 +56,15 @@ def plan_upstreams(
                 # Clients are told of the gateway by the same variables that tell the gateway of a vendor.
                 continue
             planned.setdefault(access.vendor.name, _found(access))
-    if config.discovery.ollama and OLLAMA not in planned:
-        planned[OLLAMA] = _ollama(OLLAMA, _ollama_url(config.discovery, environ), ())
+    url = _ollama_url(config.discovery, environ)
+    # Where an Ollama is looked for, the gateway itself may listen for the clients of one.
+    if config.discovery.ollama and OLLAMA not in planned and not is_own_url(url, own_urls):
+        planned[OLLAMA] = _ollama(OLLAMA, url, ())
+    if CLOUD_VENDOR not in planned and (cloud := _cloud(config, environ)) is not None:
+        planned[CLOUD_VENDOR] = cloud
     faults = {name: fault for name, plan in planned.items() if (fault := fault_of(plan.settings)) is not None}
+    if CLOUD_VENDOR in planned and is_own_url(planned[CLOUD_VENDOR].settings.base_url, own_urls):
+        faults[CLOUD_VENDOR] = "its address is one of this gateway's own"
     for name, fault in faults.items():
         _log.error("the provider %s is left out: %s", name, fault)
     return {name: plan for name, plan in planned.items() if name not in faults}
@@ -73,9 +87,15 @@ def _configured(
     name: str, provider: ProviderConfig, vendors: Mapping[str, Vendor], environ: Mapping[str, str]
 ) -> UpstreamPlan:
     headers = tuple((header, value.reveal()) for header, value in provider.headers.items())
-    if (provider.vendor or name) == OLLAMA:
-        url = (provider.base_url or ollama_address(environ)).rstrip("/").removesuffix("/v1")
-        plan = _ollama(name, url, _own_keys(provider))
+    vendor = vendors.get(provider.vendor or name)
+    base_url = provider.base_url or (vendor.base_url if vendor is not None else None) or ""
+    has_keys = provider.api_key is not None or bool(provider.api_keys)
+    if (provider.vendor or name) in (OLLAMA, CLOUD_VENDOR):
+        if (provider.vendor or name) == CLOUD_VENDOR:
+            plan = _ollama_cloud(name, base_url, _own_keys(provider) if has_keys else keys_of_environment(environ))
+        else:
+            url = (provider.base_url or ollama_address(environ)).rstrip("/").removesuffix("/v1")
+            plan = _ollama(name, url, _own_keys(provider))
         settings = msgspec.structs.replace(plan.settings, headers=headers, models=provider.models)
         return msgspec.structs.replace(
             plan,
@@ -84,11 +104,9 @@ def _configured(
             ollama_url=None if provider.models else plan.ollama_url,
             any_model=not provider.models,
         )
-    vendor = vendors.get(provider.vendor or name)
     keys = _own_keys(provider)
-    if provider.api_key is None and not provider.api_keys and vendor is not None:
+    if not has_keys and vendor is not None:
         keys = keys_in_environment(vendor.key_variables, environ)
-    base_url = provider.base_url or (vendor.base_url if vendor is not None else None) or ""
     return UpstreamPlan(
         settings=msgspec.structs.replace(
             _settings(name, base_url, keys, vendor), headers=headers, models=provider.models
@@ -114,7 +132,8 @@ def _found(access: VendorAccess) -> UpstreamPlan:
 
 def _settings(name: str, base_url: str, keys: tuple[Secret, ...], vendor: Vendor | None) -> ProviderSettings:
     if vendor is None:
-        return ProviderSettings(name=name, base_url=base_url, keys=keys)
+        # It may be anything, and what it cannot do it says itself.
+        return ProviderSettings(name=name, base_url=base_url, keys=keys, rerank="rerank")
     return ProviderSettings(
         name=name,
         base_url=base_url,
@@ -123,6 +142,7 @@ def _settings(name: str, base_url: str, keys: tuple[Secret, ...], vendor: Vendor
         local=vendor.local,
         completions=vendor.completions,
         embeddings=vendor.embeddings,
+        rerank=vendor.rerank,
         lists_models=vendor.models,
         stream_options=vendor.stream_options,
         model_prefix=vendor.model_prefix,
@@ -136,4 +156,20 @@ def _ollama_url(discovery: DiscoveryConfig, environ: Mapping[str, str]) -> str:
 
 def _ollama(name: str, url: str, keys: tuple[Secret, ...]) -> UpstreamPlan:
     settings = ProviderSettings(name=name, base_url=f"{url}/v1", keys=keys, owned_by=OLLAMA, local=True)
+    return UpstreamPlan(settings=settings, ollama_url=url)
+
+
+def _cloud(config: Config, environ: Mapping[str, str]) -> UpstreamPlan | None:
+    """Ollama's cloud as a provider, when its clients have a listener here or the environment has keys for it."""
+    settings = config.ollama_cloud_proxy
+    if COMPAT in config.compat:
+        keys = cloud_keys(settings, environ)
+    else:
+        keys = keys_of_environment(environ) if config.discovery.environment else ()
+    return _ollama_cloud(CLOUD_VENDOR, settings.base_url, keys) if keys else None
+
+
+def _ollama_cloud(name: str, url: str, keys: tuple[Secret, ...]) -> UpstreamPlan:
+    url = cloud_address(url)
+    settings = ProviderSettings(name=name, base_url=f"{url}/v1", keys=keys, owned_by=CLOUD_VENDOR)
     return UpstreamPlan(settings=settings, ollama_url=url)

@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from stellwerk.auth.fields import check_limits, check_models, check_name, fold_limits, limits_to_columns
 from stellwerk.auth.networks import parse_networks
-from stellwerk.auth.tokens import PREFIX, Digest, new_token
+from stellwerk.auth.tokens import PREFIX, Digest, find_fault, is_foreign_id, new_foreign_id, new_token
 from stellwerk.auth.users import UserRecord, built_in_user, find_user
 from stellwerk.core.errors import BadRequest, NotFound
 from stellwerk.core.principal import Allowance, Budget, Priority, Role
@@ -72,6 +72,12 @@ class KeyLimit(BadRequest):
     """There is no room for another key: in the table, or among those of the user."""
 
     code = "too_many_keys"
+
+
+class WeakKeyRefused(BadRequest):
+    """A key that was made elsewhere can be guessed or is no key at all; the message never repeats it."""
+
+    code = "weak_key"
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +130,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def hint(self) -> str:
         """How the key is shown once it cannot be shown any more."""
-        return f"{PREFIX}…{self.last_four}"
+        return f"{'' if is_foreign_id(self.id) else PREFIX}…{self.last_four}"
 
     def state(self, now: float) -> str:
         """`active`, `expired` or `revoked`."""
@@ -144,30 +150,34 @@ def create_key(
 
     Raises KeyLimit, BadRequest naming the field that cannot be so, and NotFound for a user who is disabled or unknown.
     """
-    fields = msgspec.structs.asdict(key)
-    fields |= _checked(fields)
-    owner = _owner(connection, key, now)
-    fields["user_id"] = owner.id
-    if owner.role is Role.VIEWER and key.role is Role.USER:
-        # A plain key of who looks on looks on: the default of this field must not make one that is good for nothing.
-        fields["role"] = Role.VIEWER
-    elif owner.role is Role.USER and key.role is Role.VIEWER:
-        raise BadRequest("A user who may not look on cannot have a key that may.", param="role", code="invalid_role")
-    if (connection.scalar(select(func.count()).select_from(api_keys)) or 0) >= most:
-        raise KeyLimit(f"There are {most} keys already.")
+    fields = _fields(connection, key, now, most)
     key_id, token = new_token()
-    text = token.reveal()
-    record = KeyRecord(
-        id=key_id,
-        revision=_next_revision(connection),
-        created_at=now,
-        revoked_at=None,
-        digest=digest(text.encode()),
-        last_four=text[-4:],
-        **fields,
-    )
-    connection.execute(insert(api_keys).values(_columns(record)))
-    return record, token
+    return _store(connection, fields, key_id, token, digest, created_at=now), token
+
+
+def import_key(
+    connection: Connection,
+    key: NewKey,
+    token: Secret,
+    digest: Digest,
+    *,
+    created_at: float,
+    now: float,
+    most: int = MOST_KEYS,
+) -> tuple[KeyRecord, bool]:
+    """Stores a key whose text was made elsewhere. Returns it and whether it is new: one that is there already stays as
+    it is.
+
+    Raises as `create_key` does, and WeakKeyRefused.
+    """
+    fault = find_fault(token)
+    if fault is not None:
+        raise WeakKeyRefused(f"The key is not taken: it is {fault}.", param=str(fault))
+    known = connection.execute(_records.where(api_keys.c.digest == digest(token.reveal().encode()))).one_or_none()
+    if known is not None:
+        return _record(known), False
+    fields = _fields(connection, key, now, most)
+    return _store(connection, fields, new_foreign_id(), token, digest, created_at=min(created_at, now)), True
 
 
 def change_key(connection: Connection, key_id: str, changes: KeyChanges) -> tuple[KeyRecord, KeyRecord]:
@@ -229,6 +239,45 @@ def has_keys(connection: Connection, role: Role | None = None) -> bool:
     if role is not None:
         query = query.where(api_keys.c.role == str(role))
     return connection.scalar(query) is not None
+
+
+def _fields(connection: Connection, key: NewKey, now: float, most: int) -> dict[str, Any]:
+    """What `key` says as it is stored. Raises as `create_key` does."""
+    fields = msgspec.structs.asdict(key)
+    fields |= _checked(fields)
+    owner = _owner(connection, key, now)
+    fields["user_id"] = owner.id
+    if owner.role is Role.VIEWER and key.role is Role.USER:
+        # A plain key of who looks on looks on: the default of this field must not make one that is good for nothing.
+        fields["role"] = Role.VIEWER
+    elif owner.role is Role.USER and key.role is Role.VIEWER:
+        raise BadRequest("A user who may not look on cannot have a key that may.", param="role", code="invalid_role")
+    if (connection.scalar(select(func.count()).select_from(api_keys)) or 0) >= most:
+        raise KeyLimit(f"There are {most} keys already.")
+    return fields
+
+
+def _store(
+    connection: Connection,
+    fields: dict[str, Any],
+    key_id: str,
+    token: Secret,
+    digest: Digest,
+    *,
+    created_at: float,
+) -> KeyRecord:
+    text = token.reveal()
+    record = KeyRecord(
+        id=key_id,
+        revision=_next_revision(connection),
+        created_at=created_at,
+        revoked_at=None,
+        digest=digest(text.encode()),
+        last_four=text[-4:],
+        **fields,
+    )
+    connection.execute(insert(api_keys).values(_columns(record)))
+    return record
 
 
 def _owner(connection: Connection, key: NewKey, now: float) -> UserRecord:

@@ -10,20 +10,22 @@ from sqlalchemy import Connection
 from stellwerk.auth.access_tokens import LoginClaims
 from stellwerk.auth.keys import KeyRecord, changed_keys
 from stellwerk.auth.logins import EndedLogin, ended_logins
-from stellwerk.auth.networks import read_networks
+from stellwerk.auth.principals import (
+    LOGIN_PREFIX,
+    combine_roles,
+    environment_key,
+    principal_of_key,
+    principal_of_login,
+)
 from stellwerk.auth.tokens import LONGEST_TOKEN, Digest, check_chosen_key, is_well_formed
 from stellwerk.auth.users import UserRecord, changed_users
 from stellwerk.core.clock import Clock
 from stellwerk.core.errors import Forbidden, Unauthenticated
-from stellwerk.core.principal import Allowance, Principal, Priority, Role
+from stellwerk.core.principal import Principal, Role
 from stellwerk.core.secrets import Secret
 
-ENVIRONMENT_KEY_ID = "environment"
 TRUSTED_KEY_ID = "trusted-peer"
 """In the place of a key's id, of who needs none."""
-LOGIN_PREFIX = "login-"
-"""Before the id of a login where the id of a key would stand."""
-
 _REFRESH_GAP = 0.1
 _UNKNOWN_KEY = "Invalid API key. This gateway does not know it; 'stellwerk keys create NAME' makes one."
 _MOST_LOGINS = 10_000
@@ -60,16 +62,6 @@ def load_changes(connection: Connection, since: Revisions) -> Changes:
         keys=changed_keys(connection, since.keys),
         ended_logins=ended_logins(connection, since.logins),
     )
-
-
-def combine_roles(user: Role, key: Role) -> Role | None:
-    """What a key makes of its user: what both of them may be, so that it never reaches further than its user does now.
-
-    None when that is nothing: who looks on may not spend, and who spends may not look on.
-    """
-    if user is Role.ADMIN:
-        return key
-    return user if key in (user, Role.ADMIN) else None
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -188,6 +180,39 @@ class KeyRing:
             for key in keys
         )
 
+    def resolve(self, key_id: str, user_id: int) -> Principal:
+        """Who is behind a key or login that was shown earlier, with the rights that it has now.
+
+        For work that is done when nobody shows it any more. Raises what `authenticate` does, and Unauthenticated for
+        a key or login that is not there any more.
+        """
+        if key_id == TRUSTED_KEY_ID:
+            return self.trusted_peer()
+        user = self._users.get(user_id)
+        if user is None:
+            raise Unauthenticated("The account is not there any more.")
+        if key_id.startswith(LOGIN_PREFIX):
+            return self._resolve_login(key_id.removeprefix(LOGIN_PREFIX), user)
+        digest = next((digest for digest, key in self._keys.get(user_id, {}).items() if key.id == key_id), None)
+        entry = None if digest is None else self._entries.get(digest)
+        if entry is None:
+            raise Unauthenticated("The API key is not there any more.")
+        if entry.good_until <= self._now():
+            raise _refusal(entry, self._now())
+        return entry.principal
+
+    def _resolve_login(self, login_id: str, user: UserRecord) -> Principal:
+        if login_id in self._ended_logins:
+            raise Unauthenticated("The login has ended.", code="invalid_token")
+        if not user.active:
+            raise _disabled()
+        return self._login_principal(login_id, user)
+
+    def is_shared(self, user_id: int) -> bool:
+        """Whether the account is a built-in one: its keys were made for nobody and are strangers to each other."""
+        user = self._users.get(user_id)
+        return user is None or user.is_built_in
+
     def trusted_peer(self) -> Principal:
         """Who somebody is that is let in by his address alone: the built-in account `local`, and never an admin.
 
@@ -199,7 +224,7 @@ class KeyRing:
         if not user.active:
             raise _disabled()
         if self._trusted is None or self._trusted[0] is not user:
-            principal = msgspec.structs.replace(_principal_of_login("", user), key_id=TRUSTED_KEY_ID, role=Role.USER)
+            principal = msgspec.structs.replace(principal_of_login("", user), key_id=TRUSTED_KEY_ID, role=Role.USER)
             self._trusted = user, principal
         return self._trusted[1]
 
@@ -231,7 +256,7 @@ class KeyRing:
         known = self._logins.get(login_id)
         if known is not None and known[0] is user:
             return known[1]
-        principal = _principal_of_login(login_id, user)
+        principal = principal_of_login(login_id, user)
         if known is None:
             if len(self._logins) >= _MOST_LOGINS:
                 del self._logins[next(iter(self._logins))]
@@ -249,7 +274,7 @@ class KeyRing:
         for user in changes.users:
             self._users[user.id] = user
             if self._admin_digest is not None and user.email == "admin":
-                keys.append(_environment_key(user.id, self._admin_digest))
+                keys.append(environment_key(user.id, self._admin_digest))
         for key in keys:
             self._keys.setdefault(key.user_id, {})[key.digest] = key
         stale = {key.digest: key for key in keys}
@@ -268,7 +293,7 @@ class KeyRing:
         user = self._users.get(key.user_id)
         if user is None:
             return
-        principal = _principal_of_key(key, user)
+        principal = principal_of_key(key, user)
         known = self._entries.get(key.digest)
         if known is not None and known.principal == principal:
             principal = known.principal
@@ -303,60 +328,6 @@ class KeyRing:
             await self._read_changes()
         finally:
             self._reading.release()
-
-
-def _principal_of_key(key: KeyRecord, user: UserRecord) -> Principal:
-    models = key.models if user.models is None else user.models
-    if key.models is not None and user.models is not None:
-        models = key.models & user.models
-    return Principal(
-        key_id=key.id,
-        name=key.name,
-        # Without a common role nobody becomes this principal.
-        role=combine_roles(user.role, key.role) or user.role,
-        user_id=user.id,
-        tier=user.tier,
-        models=models,
-        networks=None if key.networks is None else read_networks(key.networks),
-        priority=key.priority,
-        allowance=key.allowance,
-        user_allowance=user.allowance,
-        budget=key.budget,
-        user_budget=user.budget,
-    )
-
-
-def _principal_of_login(login_id: str, user: UserRecord) -> Principal:
-    return Principal(
-        key_id=f"{LOGIN_PREFIX}{login_id}",
-        name=user.email,
-        role=user.role,
-        user_id=user.id,
-        tier=user.tier,
-        models=user.models,
-        user_allowance=user.allowance,
-        user_budget=user.budget,
-    )
-
-
-def _environment_key(user_id: int, digest: bytes) -> KeyRecord:
-    return KeyRecord(
-        id=ENVIRONMENT_KEY_ID,
-        revision=0,
-        user_id=user_id,
-        name="admin",
-        role=Role.ADMIN,
-        models=None,
-        networks=None,
-        priority=Priority.HIGH,
-        allowance=Allowance(),
-        budget=None,
-        created_at=0.0,
-        expires_at=None,
-        revoked_at=None,
-        digest=digest,
-        last_four="",
-    )
 
 
 def _last(records: Sequence[UserRecord] | Sequence[KeyRecord] | Sequence[EndedLogin], seen: int) -> int:

@@ -9,6 +9,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 
 from stellwerk.core.secrets import Secret
@@ -16,6 +17,8 @@ from stellwerk.storage.failures import StorageRefused
 from stellwerk.storage.folder import write_private_file
 
 PREFIX = "sk-sw-"
+SEAL_LABEL = "seal"
+"""For `derive_secret`: the secret that seals what lies in the database."""
 LONGEST_TOKEN = 512
 """Characters; a longer one is refused unread."""
 
@@ -29,6 +32,10 @@ _KNOWN_WORDS = re.compile(
 _LEAST_UNKNOWN = 4
 """Letters and digits that a chosen key must have beside the words that everybody tries first."""
 _REPEATED = re.compile(r"(.{1,8})\1+")
+_LEAST_CHARACTERS = 16
+"""Of a key that we did not make."""
+_FOREIGN = "0"
+"""Begins the id of a key that we did not make; none of our own ids has that character."""
 
 
 class WeakKey(ValueError):
@@ -37,8 +44,22 @@ class WeakKey(ValueError):
 
 def new_token() -> tuple[str, Secret]:
     """A new key's id and its text."""
-    key_id = base64.b32encode(secrets.token_bytes(7)).decode().lower()[:10]
+    key_id = _random_id()
     return key_id, Secret(f"{PREFIX}{key_id}-{secrets.token_urlsafe(32)}")
+
+
+def new_foreign_id() -> str:
+    """An id for a key whose text was made elsewhere."""
+    return _FOREIGN + _random_id()[1:]
+
+
+def is_foreign_id(key_id: str) -> bool:
+    """Whether the text of that key was made elsewhere: then it neither begins with the prefix nor holds the id."""
+    return key_id.startswith(_FOREIGN)
+
+
+def _random_id() -> str:
+    return base64.b32encode(secrets.token_bytes(7)).decode().lower()[:10]
 
 
 def is_well_formed(token: bytes) -> bool:
@@ -91,17 +112,40 @@ def load_pepper(folder: Path, *, has_keys: bool) -> Secret:
     return Secret(text)
 
 
-def check_chosen_key(key: Secret) -> None:
-    """Refuses an admin key from the environment that is short, well known or unusable. Raises WeakKey."""
+class KeyFault(StrEnum):
+    """Why a text that was not made by us is not taken as a key."""
+
+    TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    UNUSABLE = "unusable"
+    GUESSABLE = "guessable"
+
+
+def find_fault(key: Secret) -> KeyFault | None:
+    """What is wrong with a key that somebody else made; None for a good one."""
     text = key.reveal()
-    if len(text) < 16:
-        raise WeakKey("STELLWERK_ADMIN_KEY is too short: it needs at least 16 characters.")
+    if len(text) < _LEAST_CHARACTERS:
+        return KeyFault.TOO_SHORT
     if len(text) > LONGEST_TOKEN:
-        raise WeakKey(f"STELLWERK_ADMIN_KEY is too long: at most {LONGEST_TOKEN} characters.")
+        return KeyFault.TOO_LONG
     if not all("!" <= character <= "~" for character in text):
-        raise WeakKey("STELLWERK_ADMIN_KEY may hold only visible ASCII characters, and no space.")
+        return KeyFault.UNUSABLE
     unknown = [character for character in _KNOWN_WORDS.sub("", text.lower()) if character.isalnum()]
     if _REPEATED.fullmatch(text) is not None or len(unknown) < _LEAST_UNKNOWN:
-        raise WeakKey(
-            "STELLWERK_ADMIN_KEY is easy to guess. Use a random one, for example from `openssl rand -base64 32`."
-        )
+        return KeyFault.GUESSABLE
+    return None
+
+
+_FAULTS = {
+    KeyFault.TOO_SHORT: f"is too short: it needs at least {_LEAST_CHARACTERS} characters.",
+    KeyFault.TOO_LONG: f"is too long: at most {LONGEST_TOKEN} characters.",
+    KeyFault.UNUSABLE: "may hold only visible ASCII characters, and no space.",
+    KeyFault.GUESSABLE: "is easy to guess. Use a random one, for example from `openssl rand -base64 32`.",
+}
+
+
+def check_chosen_key(key: Secret) -> None:
+    """Refuses an admin key from the environment that is short, well known or unusable. Raises WeakKey."""
+    fault = find_fault(key)
+    if fault is not None:
+        raise WeakKey(f"STELLWERK_ADMIN_KEY {_FAULTS[fault]}")

@@ -182,6 +182,12 @@ def find_user_by_email(connection: Connection, email: str) -> UserRecord | None:
     return _one(connection, _records.where(users.c.email == email.strip().lower()))
 
 
+def find_users_by_name(connection: Connection, name: str) -> list[UserRecord]:
+    """Those with a password who are called exactly so, two at most; only they can log in by it."""
+    query = _records.where(users.c.name == name, users.c.password.is_not(None)).order_by(users.c.id).limit(2)
+    return [_record(row) for row in connection.execute(query)]
+
+
 def list_users(connection: Connection) -> list[UserRecord]:
     """Everybody, newest first."""
     return [_record(row) for row in connection.execute(_records.order_by(users.c.id.desc()))]

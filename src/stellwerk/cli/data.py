@@ -11,7 +11,7 @@ import typer
 from sqlalchemy import Connection, select
 
 from stellwerk.auth.keys import has_keys
-from stellwerk.auth.tokens import Digest, load_pepper, make_digest
+from stellwerk.auth.tokens import SEAL_LABEL, Digest, derive_secret, load_pepper, make_digest
 from stellwerk.auth.users import UserRecord, find_user_by_email
 from stellwerk.auth.users import find_user as user_by_id
 from stellwerk.cli import arguments
@@ -20,10 +20,12 @@ from stellwerk.cli.tables import Wording, visible
 from stellwerk.config.reading import data_folder, find, load
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.errors import GatewayError, Unavailable
+from stellwerk.core.secrets import Secret
 from stellwerk.ledger.accounts import accounts
 from stellwerk.records.audit import Actor
 from stellwerk.storage.database import Database, open_database
 from stellwerk.storage.failures import StorageRefused
+from stellwerk.storage.sealing import Seal
 
 EX_TEMPFAIL = 75
 EX_CONFIG = 78
@@ -62,7 +64,14 @@ class OpenFolder:
 
     def digest(self) -> Digest:
         """From the text of a key to what is stored of it."""
-        return make_digest(load_pepper(self.folder, has_keys=self.read(has_keys)))
+        return make_digest(self._pepper())
+
+    def seal(self) -> Seal:
+        """What the running gateway seals the secrets of webhooks with."""
+        return Seal(derive_secret(self._pepper(), SEAL_LABEL))
+
+    def _pepper(self) -> Secret:
+        return load_pepper(self.folder, has_keys=self.read(has_keys))
 
     def currency(self, connection: Connection) -> str:
         """That of the accounts, which stays; of the config as long as there are none."""

@@ -28,6 +28,8 @@ class GatewayTrouble(Exception):
         super().__init__(key, values)
         self.key = key
         self.values = values
+        self.code = ""
+        """The gateway's word for a refusal, where it has one."""
 
 
 class OfferedModel(msgspec.Struct, frozen=True):
@@ -83,13 +85,30 @@ class GatewayClient:
 
     def get(self, path: str) -> Any:
         """The JSON that `path` answers with."""
-        with self._asked("GET", path, None) as response:
+        return self.ask("GET", path)
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """The JSON of the answer, whether the work is done or goes on."""
+        with self._asked(method, path, body) as response:
             try:
                 return json.loads(response.read(_MOST_BYTES))
+            except TimeoutError:
+                raise GatewayTrouble("chat.silent", seconds=round(self.silence_seconds)) from None
             except (OSError, HTTPException):
                 raise GatewayTrouble("chat.broken") from None
             except (ValueError, RecursionError):
                 raise GatewayTrouble("chat.not_understood") from None
+
+    def events(self, path: str) -> Generator[Any, None, None]:
+        """The JSON of each server-sent event until the stream ends."""
+        reader = EventReader()
+        with self._asked("GET", path, None) as response:
+            while piece := self._next(response):
+                for event in reader.feed(piece):
+                    try:
+                        yield json.loads(event)
+                    except (ValueError, RecursionError):
+                        raise GatewayTrouble("chat.not_understood") from None
 
     def models(self) -> list[OfferedModel]:
         """What the key may use, in the order of the gateway."""
@@ -140,8 +159,8 @@ class GatewayClient:
             socket.settimeout(self.silence_seconds)
             # After `connection: close` from the gateway the socket belongs to the response.
             with contextlib.closing(self._send(connection, method, path, body)) as response:
-                if response.status != 200:
-                    raise GatewayTrouble("chat.refused", status=response.status, message=_message(response))
+                if response.status not in {200, 202}:
+                    raise _refusal(response)
                 yield response
                 # Who leaves before the end of an answer looks like somebody who does not want it.
                 with contextlib.suppress(OSError, HTTPException):
@@ -190,11 +209,16 @@ def _text(event: str) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _message(response: HTTPResponse) -> str:
+def _refusal(response: HTTPResponse) -> GatewayTrouble:
     try:
-        return _said(json.loads(response.read(1 << 20))["error"])
+        error = json.loads(response.read(1 << 20))["error"]
+        message = _said(error)
     except (OSError, HTTPException, ValueError, LookupError, TypeError):
-        return response.reason
+        error, message = None, response.reason
+    code = error.get("code") if isinstance(error, dict) else None
+    refusal = GatewayTrouble("chat.refused", status=response.status, message=message)
+    refusal.code = str(code or "")[:100]
+    return refusal
 
 
 def _said(error: Any) -> str:

@@ -205,7 +205,7 @@ def revoke(
 
         def end(connection: Connection) -> tuple[KeyRecord, KeyView]:
             before = _find(connection, key, now)
-            if not yes and _admin_keys(connection, now) == [before.id]:
+            if not yes and admin_keys(connection, now) == [before.id]:
                 text.fail("last_admin", name=before.name, id=before.id)
             after = actions.revoke_key(connection, folder.actor, before.id, now=now)
             return before, _view(connection, folder, after)
@@ -236,7 +236,7 @@ def _find(connection: Connection, key: str, now: float) -> KeyRecord:
     return named[0]
 
 
-def _admin_keys(connection: Connection, now: float) -> list[str]:
+def admin_keys(connection: Connection, now: float) -> list[str]:
     """Ids of the keys with which somebody is an admin now."""
     admins = {user.id for user in list_users(connection) if user.active and user.role is Role.ADMIN}
     return [

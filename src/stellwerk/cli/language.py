@@ -286,6 +286,7 @@ PROBLEMS: Mapping[str, str] = {
     "url_host": "die Adresse nennt keinen gültigen Host oder Port",
     "url_userinfo": "die Adresse darf weder Benutzer noch Passwort enthalten; ein Schlüssel gehört in api_key",
     "url_query": "die Adresse darf weder Abfrage noch Fragment enthalten",
+    "url_path": "ein Ursprung besteht aus Schema, Host und Port, ohne Pfad",
     "url_characters": "die Adresse enthält Leerzeichen oder Zeichen außerhalb von ASCII",
     "unknown_vendor": "kein Anbieter heißt {name}; ein eigener braucht base_url",
     "unknown_vendor_near": "kein Anbieter heißt {name}; ist {near} gemeint? Ein eigener braucht base_url",
@@ -293,6 +294,11 @@ PROBLEMS: Mapping[str, str] = {
     "secret_characters": "der Wert enthält Leerzeichen, Zeilenumbrüche oder Zeichen außerhalb von ASCII",
     "header_name": "diesen Header setzt das Gateway selbst",
     "header_characters": "der Wert enthält Zeilenumbrüche oder Zeichen außerhalb von ASCII",
+    "own_engine": "{name} ist eine Engine, die Stellwerk selbst kennt; bitte einen anderen Namen nehmen",
+    "unknown_engine": "keine Engine heißt {name}; eine eigene gehört in engines.commands",
+    "unknown_placeholder": "{{{name}}} ist kein Platzhalter; es gibt model, host, port, key, context, threads, "
+    "parallel und mmproj",
+    "weights": "jedes der {targets} Ziele braucht ein Gewicht",
     "model_loop": "{model} führt über seine Ziele zu sich selbst zurück",
 }
 
@@ -311,6 +317,8 @@ WORDS: Mapping[str, str] = {
     "target": "der Name eines Modells oder anbieter/modell: 1 bis 240 sichtbare ASCII-Zeichen",
     "header": "der Name eines Headers",
     "path": "ein Pfad",
+    "argument": "ein Argument: 1 bis 4096 Zeichen ohne Zeilenumbruch",
+    "variable": "der Name einer Umgebungsvariablen",
     "currency": "eine Währung: drei Großbuchstaben",
     "network": "eine Adresse oder ein Netz wie 10.0.0.0/8",
 }

@@ -4,6 +4,7 @@ import contextlib
 import os
 import resource
 import shlex
+import signal
 import sys
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from stellwerk.auth.admin import ADMIN_KEY_FILE
 from stellwerk.auth.tokens import WeakKey, check_chosen_key
 from stellwerk.cli.language import text
 from stellwerk.cli.listener_view import describe_listeners
+from stellwerk.cli.shell_process import ShellProcess
 from stellwerk.config.reading import data_folder, find, load
 from stellwerk.core.errors import Unavailable
 from stellwerk.core.secrets import Secret
@@ -41,6 +43,9 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on, in place of listen.port.")] = None,
     config: Annotated[Path | None, typer.Option(help="The config file.")] = None,
     data: Annotated[Path | None, typer.Option(help="The folder for everything that Stellwerk keeps.")] = None,
+    with_shell: Annotated[
+        bool, typer.Option("--shell", help="Take the commands of `stellwerk shell` in the same terminal.")
+    ] = False,
 ) -> None:
     """Run the gateway until Ctrl+C or SIGTERM; SIGHUP reads the config file again."""
     environ = dict(os.environ)
@@ -58,10 +63,17 @@ def serve(
     except (StorageRefused, Unavailable, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(_EX_CONFIG) from None
-    logs = start_logs(log_settings(settings), sys.stderr)
+    shell = ShellProcess(folder, environ, file) if with_shell else None
+    logs = start_logs(log_settings(settings), sys.stderr if shell is None else shell.log_stream(sys.stderr))
+
+    def announce(opened: Opened) -> None:
+        _announce(opened, folder, store.new_admin_key, chosen)
+        if shell is not None:
+            shell.start(_stop_this_process)
+
     try:
         application = Application(settings, store=store, data=folder, config_file=file, environ=environ, logs=logs)
-        _run(application.run(lambda opened: _announce(opened, folder, store.new_admin_key, chosen)))
+        _run(application.run(announce))
     except (StorageRefused, Unavailable) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(_EX_CONFIG) from None
@@ -71,8 +83,14 @@ def serve(
         typer.echo(text("serve.cannot_listen", host=listen.host, port=listen.port, reason=reason), err=True)
         raise typer.Exit(1) from None
     finally:
+        if shell is not None:
+            shell.stop()
         logs.stop()
         store.close()
+
+
+def _stop_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _chosen_admin_key(environ: Mapping[str, str]) -> Secret | None:

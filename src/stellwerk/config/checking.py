@@ -48,7 +48,10 @@ class Checker:
 
     def __init__(self, root: inspect.Type, problems: Problems) -> None:
         self._problems = problems
-        self._homes = dict(_homes(root, ""))
+        self._homes: dict[str, str] = {}
+        for name, home in _homes(root, ""):
+            # Of several, the one that stands first is likelier meant.
+            self._homes.setdefault(name, home)
 
     def check(self, entry: Entry, kind: inspect.Type, key: str) -> Any:
         plain = plain_type(kind)

@@ -47,6 +47,7 @@ MESSAGES: Mapping[str, str] = {
     "url_host": "the address names no valid host or port",
     "url_userinfo": "the address must not hold a user or password; a key belongs into api_key",
     "url_query": "the address must not hold a query or fragment",
+    "url_path": "an origin is scheme, host and port, without a path",
     "url_characters": "the address holds blanks or characters outside ASCII",
     "unknown_vendor": "no vendor is called {name}; an upstream of your own needs base_url",
     "unknown_vendor_near": "no vendor is called {name}; did you mean {near}? An upstream of your own needs base_url",
@@ -54,6 +55,11 @@ MESSAGES: Mapping[str, str] = {
     "secret_characters": "the value holds blanks, line breaks or characters outside ASCII",
     "header_name": "this header is set by the gateway itself",
     "header_characters": "the value holds line breaks or characters outside ASCII",
+    "own_engine": "{name} is an engine that Stellwerk knows by itself; take another name",
+    "unknown_engine": "no engine is called {name}; one of your own belongs into engines.commands",
+    "unknown_placeholder": "{{{name}}} is not a placeholder; model, host, port, key, context, threads, parallel and "
+    "mmproj are",
+    "weights": "each of the {targets} targets needs a weight",
     "model_loop": "{model} leads back to itself through its targets",
 }
 
@@ -72,6 +78,8 @@ WORDS: Mapping[str, str] = {
     "target": "a model's name or provider/model: 1 to 240 visible ASCII characters",
     "header": "the name of a header",
     "path": "a path",
+    "argument": "an argument: 1 to 4096 characters without line breaks",
+    "variable": "the name of an environment variable",
     "currency": "a currency: three capital letters",
     "network": "an address or a network such as 10.0.0.0/8",
 }

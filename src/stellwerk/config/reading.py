@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import platformdirs
 
+from stellwerk.config import ai_gateway_file
 from stellwerk.config.checking import Checker
 from stellwerk.config.document import parse
 from stellwerk.config.rules import breaches
@@ -63,7 +64,7 @@ def read(path: Path | None, environ: Mapping[str, str], vendors: Collection[str]
     tree = overlay(tree, environ, _CONFIG, problems)
     values = Checker(_CONFIG, problems).check(tree, _CONFIG, "")
     problems.stop_if_any()
-    config = msgspec.convert(values, Config, dec_hook=_secret)
+    config = _with_ai_gateway(msgspec.convert(values, Config, dec_hook=_secret), environ, problems)
     for breach in breaches(config, vendors):
         key = ""
         for name in breach.path:
@@ -71,6 +72,26 @@ def read(path: Path | None, environ: Mapping[str, str], vendors: Collection[str]
         problems.add(_place(tree, breach.path), key, breach.code, **breach.values)
     problems.stop_if_any()
     return Reading(config, dict(_origins(tree, "")))
+
+
+def _with_ai_gateway(config: Config, environ: Mapping[str, str], problems: Problems) -> Config:
+    """With what AI Gateway's own config says, when its clients are served. Raises ConfigError."""
+    file = ai_gateway_file.find(config)
+    if file is None:
+        return config
+    return ai_gateway_file.apply(
+        ai_gateway_file.parse_file(_text(file, problems), str(file), environ, problems), config
+    )
+
+
+def ai_gateway_notes(config: Config, environ: Mapping[str, str]) -> list[str]:
+    """What AI Gateway's own config says and what has no effect here, each with its place. Raises ConfigError."""
+    notes: list[str] = []
+    file = ai_gateway_file.find(config)
+    if file is not None:
+        problems = Problems()
+        ai_gateway_file.parse_file(_text(file, problems), str(file), environ, problems, notes)
+    return notes
 
 
 def restart_needed(old: Config, new: Config) -> list[str]:

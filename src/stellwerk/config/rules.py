@@ -7,8 +7,12 @@ from difflib import get_close_matches
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from stellwerk.config.engines import Engines
+from stellwerk.config.listeners import SigoRest
+from stellwerk.config.models import PublicModel
 from stellwerk.config.problems import Value
-from stellwerk.config.settings import Config, Listen, Provider, PublicModel, SigoRest
+from stellwerk.config.settings import Config, Listen, Provider
+from stellwerk.core.secrets import Secret
 
 _VISIBLE = re.compile(r"[!-~]*")
 _PRINTABLE = re.compile(r"[ -~]*")
@@ -17,6 +21,10 @@ _OWN_HEADERS = frozenset(
 )
 """Headers that frame the request: set twice they let one request be read as two."""
 _OWN_PROVIDER = "local"
+_ENGINES = frozenset({"xllamacpp", "llama-server", "vllm"})
+COMMAND_PLACEHOLDERS = frozenset({"model", "host", "port", "key", "context", "threads", "parallel", "mmproj"})
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+"""Other braces stand for themselves: arguments may be JSON."""
 
 
 class Breach(NamedTuple):
@@ -33,12 +41,21 @@ def breaches(config: Config, vendors: Collection[str] | None) -> Iterator[Breach
     """Every rule that `config` breaks, with the path of the value to change; `vendors` None does not check those."""
     yield from _listening(config.listen, config.listen.host, "listen")
     yield from _listening(config.listen, config.go_ollama.host, "go_ollama")
+    yield from _listening(config.listen, config.ollama_cloud_proxy.host, "ollama_cloud_proxy")
+    yield from _listening(config.listen, config.ai_gateway.host, "ai_gateway")
     yield from _networks(config.listen.trusted_proxies, "listen", "trusted_proxies")
     yield from _sigorest(config.sigorest)
     if config.guard.target_bytes > config.guard.head_bytes:
         yield _breach("guard", "target_bytes", code="target_past_head")
     yield from _ports(config)
     yield from _address(config.discovery.ollama_url, "discovery", "ollama_url")
+    yield from _address(config.ollama_cloud_proxy.base_url, "ollama_cloud_proxy", "base_url")
+    yield from _address(config.hub.endpoint, "hub", "endpoint")
+    yield from _address(config.hub.ollama_registry, "hub", "ollama_registry")
+    yield from _secrets(config)
+    yield from _engines(config.engines)
+    for index, origin in enumerate(config.egress.allowed_origins):
+        yield from _origin(origin, "egress", "allowed_origins", index)
     for name, provider in config.providers.items():
         yield from _provider(provider, "providers", name)
         if name == _OWN_PROVIDER:
@@ -46,6 +63,9 @@ def breaches(config: Config, vendors: Collection[str] | None) -> Iterator[Breach
         elif vendors is not None:
             yield from _vendor(name, provider, vendors)
     yield from _loops(config.models)
+    for name, model in config.models.items():
+        if model.weights and len(model.weights) != len(model.targets):
+            yield _breach("models", name, "weights", code="weights", targets=len(model.targets))
 
 
 def is_loopback(host: str) -> bool:
@@ -87,14 +107,43 @@ def _ports(config: Config) -> Iterator[Breach]:
         yield _breach("listen", "port", code="port_taken", port=config.listen.port, first=first, last=last)
 
 
+def _engines(engines: Engines) -> Iterator[Breach]:
+    for name, engine in engines.commands.items():
+        if name in _ENGINES:
+            yield _breach("engines", "commands", name, code="own_engine", name=name)
+        for index, argument in enumerate(engine.command):
+            yield from _placeholders(argument, "engines", "commands", name, "command", index)
+        for variable, value in engine.environment.items():
+            yield from _placeholders(value.reveal(), "engines", "commands", name, "environment", variable)
+    for model, settings in engines.models.items():
+        if settings.engine is not None and settings.engine not in {*_ENGINES, *engines.commands}:
+            yield _breach("engines", "models", model, "engine", code="unknown_engine", name=settings.engine)
+
+
+def _placeholders(text: str, *path: str | int) -> Iterator[Breach]:
+    for placeholder in _PLACEHOLDER.findall(text):
+        if placeholder not in COMMAND_PLACEHOLDERS:
+            yield _breach(*path, code="unknown_placeholder", name=placeholder)
+
+
+def _secrets(config: Config) -> Iterator[Breach]:
+    for index, key in enumerate(config.ollama_cloud_proxy.keys):
+        yield from _visible(key, "ollama_cloud_proxy", "keys", index)
+    yield from _visible(config.ollama_cloud_proxy.token, "ollama_cloud_proxy", "token")
+    yield from _visible(config.hub.token, "hub", "token")
+
+
+def _visible(secret: Secret | None, *path: str | int) -> Iterator[Breach]:
+    if secret is not None and not _VISIBLE.fullmatch(secret.reveal()):
+        yield _breach(*path, code="secret_characters")
+
+
 def _provider(provider: Provider, *path: str) -> Iterator[Breach]:
     if provider.base_url is not None:
         yield from _address(provider.base_url, *path, "base_url")
-    if provider.api_key is not None and not _VISIBLE.fullmatch(provider.api_key.reveal()):
-        yield _breach(*path, "api_key", code="secret_characters")
+    yield from _visible(provider.api_key, *path, "api_key")
     for index, key in enumerate(provider.api_keys):
-        if not _VISIBLE.fullmatch(key.reveal()):
-            yield _breach(*path, "api_keys", index, code="secret_characters")
+        yield from _visible(key, *path, "api_keys", index)
     for name, value in provider.headers.items():
         if name.lower() in _OWN_HEADERS:
             yield _breach(*path, "headers", name, code="header_name")
@@ -114,8 +163,14 @@ def _vendor(name: str, provider: Provider, vendors: Collection[str]) -> Iterator
         yield _breach(*path, code="unknown_vendor", name=vendor)
 
 
-def _address(url: str, *path: str) -> Iterator[Breach]:
+def _address(url: str, *path: str | int) -> Iterator[Breach]:
     code = _fault(url)
+    if code:
+        yield _breach(*path, code=code)
+
+
+def _origin(url: str, *path: str | int) -> Iterator[Breach]:
+    code = _fault(url) or ("url_path" if urlsplit(url).path not in ("", "/") else None)
     if code:
         yield _breach(*path, code=code)
 

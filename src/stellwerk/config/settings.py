@@ -6,30 +6,26 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 from msgspec import field as setting
 
+from stellwerk.config.engines import Engines, Hub
+from stellwerk.config.jobs import AIGateway, AutoSwitch, Jobs, Ocr
+from stellwerk.config.listeners import CloudProxy, GoOllama, SigoRest
+from stellwerk.config.models import Gate, PublicModel, Routing
+from stellwerk.config.value_types import (
+    Amount,
+    Bytes,
+    Count,
+    Currency,
+    HeaderName,
+    Host,
+    ModelName,
+    Name,
+    Network,
+    Seconds,
+    TargetName,
+    Tokens,
+    Url,
+)
 from stellwerk.core.secrets import Secret
-
-# `form` is the key of a wording in problems.WORDS for a text that does not match its pattern.
-Host = Annotated[
-    str,
-    Meta(
-        pattern=r"^([A-Za-z0-9._-]{1,253}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,37})$",
-        extra={"form": "host"},
-    ),
-]
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$", extra={"form": "name"})]
-ModelName = Annotated[str, Meta(pattern=r"^[!-~]{1,200}$", extra={"form": "model"})]
-TargetName = Annotated[str, Meta(pattern=r"^[!-~]{1,240}$", extra={"form": "target"})]
-HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$", extra={"form": "header"})]
-FilePath = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]{1,4096}$", extra={"form": "path"})]
-Network = Annotated[str, Meta(pattern=r"^[0-9A-Fa-f:.]{2,45}(/[0-9]{1,3})?$", extra={"form": "network"})]
-Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}$", extra={"form": "currency"})]
-Url = Annotated[str, Meta(max_length=2048)]
-Port = Annotated[int, Meta(ge=1, le=65535)]
-Seconds = Annotated[float, Meta(gt=0, le=86400)]
-Bytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
-Count = Annotated[int, Meta(ge=0, le=1_000_000)]
-Tokens = Annotated[int, Meta(ge=0, le=1_000_000_000)]
-Amount = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 
 class Listen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -201,29 +197,6 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 30
 
 
-class Engines(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    enabled: Annotated[bool, Meta(description="Run models of its own in child processes.")] = True
-    demo: Annotated[bool, Meta(description="Offer the small demo model that ships with Stellwerk.")] = True
-    models_folder: Annotated[
-        FilePath | None, Meta(description="Folder with GGUF files; null is the folder models inside the data folder.")
-    ] = None
-    backend: Annotated[
-        Literal["xllamacpp", "llama-server"],
-        Meta(description="xllamacpp comes with Stellwerk; llama-server is a program that you install."),
-    ] = "xllamacpp"
-    llama_server: Annotated[
-        FilePath | None, Meta(description="The program for the backend llama-server; null looks for it on PATH.")
-    ] = None
-    first_port: Annotated[Port, Meta(description="Port of the first slot, on loopback; the others follow.")] = 4801
-    slots: Annotated[int, Meta(description="Models that may be loaded at the same time.", ge=1, le=64)] = 7
-    threads: Annotated[int, Meta(description="Threads of one engine; 0 is one less than cores.", ge=0, le=1024)] = 0
-    context: Annotated[
-        int, Meta(description="Context of a loaded model, in tokens, for each request.", ge=256, le=16_777_216)
-    ] = 8192
-    parallel: Annotated[int, Meta(description="Requests that one loaded model answers side by side.", ge=1, le=256)] = 4
-    load_seconds: Annotated[Seconds, Meta(description="Seconds for a model to load and become healthy.")] = 120
-
-
 class Discovery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     environment: Annotated[
         bool, Meta(description="Offer every vendor whose key is in the environment, such as OPENAI_API_KEY.")
@@ -277,54 +250,15 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
 
 
-class PublicModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    targets: Annotated[
-        tuple[TargetName, ...],
+class Egress(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    allowed_origins: Annotated[
+        tuple[Url, ...],
         Meta(
-            description="Who answers, in the order of the attempts: provider/model or a model's name.",
-            min_length=1,
-            max_length=16,
-            examples=[["my-vllm/my-model", "demo"]],
+            description="Origins that may be called although they are on this machine or in a private network.",
+            max_length=100,
+            examples=[["http://127.0.0.1:9000"]],
         ),
-    ]
-    description: Annotated[str, Meta(description="Shown in the list of models.", max_length=2000)] = ""
-
-
-class SigoRest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    http_port: Annotated[
-        int, Meta(description="Port for programs on this machine, without TLS; 0 takes any free one.", ge=0, le=65535)
-    ] = 9080
-    lan_trust: Annotated[
-        bool,
-        Meta(
-            description="Also let every machine of lan_networks in, over TLS and without a key. Its use counts as that "
-            "of the user `local`."
-        ),
-    ] = False
-    https_port: Annotated[
-        int, Meta(description="Port for machines of lan_networks; 0 takes any free one.", ge=0, le=65535)
-    ] = 9443
-    lan_networks: Annotated[
-        tuple[Network, ...], Meta(description="Networks that lan_trust lets in.", min_length=1, max_length=64)
-    ] = ("192.168.0.0/16", "10.0.0.0/8")
-    lan_may_change_memory: Annotated[
-        bool, Meta(description="Machines of lan_networks may replace the memory block, which every call then carries.")
-    ] = False
-    certificate: Annotated[
-        FilePath | None,
-        Meta(description="Certificate chain in PEM; null makes one, with an authority of its own, in the data folder."),
-    ] = None
-    certificate_key: Annotated[FilePath | None, Meta(description="Its private key in PEM.")] = None
-
-
-class GoOllama(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    host: Annotated[
-        Host, Meta(description="Address to listen on; other machines can be let in under the rules of listen.host.")
-    ] = "127.0.0.1"
-    ports: Annotated[
-        tuple[Annotated[int, Meta(ge=0, le=65535)], ...],
-        Meta(description="The same is answered on each; 0 takes any free one.", min_length=1, max_length=8),
-    ] = (8080, 8081)
+    ] = ()
 
 
 class Sessions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -361,11 +295,12 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         setting(default_factory=Upstream)
     )
     engines: Annotated[Engines, Meta(description="Models that run on this machine.")] = setting(default_factory=Engines)
+    hub: Annotated[Hub, Meta(description="Where models come from.")] = setting(default_factory=Hub)
     discovery: Annotated[Discovery, Meta(description="What is found without being configured.")] = setting(
         default_factory=Discovery
     )
     compat: Annotated[
-        tuple[Literal["sigorest", "go-ollama-api"], ...],
+        tuple[Literal["sigorest", "go-ollama-api", "ollama-cloud-proxy", "ai-gateway"], ...],
         Meta(description="Listeners for the clients of other systems, on the ports that they know.", max_length=8),
     ] = ()
     sigorest: Annotated[
@@ -374,6 +309,21 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     go_ollama: Annotated[
         GoOllama, Meta(description="The listener for Go Ollama API's clients; opened when compat names go-ollama-api.")
     ] = setting(default_factory=GoOllama)
+    ollama_cloud_proxy: Annotated[
+        CloudProxy,
+        Meta(description="The listener in front of Ollama's cloud; opened when compat names ollama-cloud-proxy."),
+    ] = setting(default_factory=CloudProxy)
+    ai_gateway: Annotated[
+        AIGateway, Meta(description="The listener for AI Gateway's clients; opened when compat names ai-gateway.")
+    ] = setting(default_factory=AIGateway)
+    jobs: Annotated[Jobs, Meta(description="Requests that are answered later.")] = setting(default_factory=Jobs)
+    ocr: Annotated[Ocr, Meta(description="Reading the text of images and documents.")] = setting(default_factory=Ocr)
+    auto_switch: Annotated[
+        AutoSwitch, Meta(description="Which local model should be in memory, by what was asked for lately.")
+    ] = setting(default_factory=AutoSwitch)
+    egress: Annotated[Egress, Meta(description="Addresses that a person may make the gateway call.")] = setting(
+        default_factory=Egress
+    )
     sessions: Annotated[Sessions, Meta(description="Chats that remember what was said before.")] = setting(
         default_factory=Sessions
     )
@@ -388,6 +338,16 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     models: Annotated[
         Mapping[ModelName, PublicModel],
         Meta(description="Models under names of your own.", max_length=1000, examples=["fast"]),
+    ] = setting(default_factory=dict)
+    routing: Annotated[Routing, Meta(description="How a name leads to a model.")] = setting(default_factory=Routing)
+    gates: Annotated[
+        Mapping[TargetName, Gate],
+        Meta(
+            description="How many calls a model gets at a time, by its name or provider/model. Models that run on this "
+            "machine have a gate anyway, as wide as engines.parallel.",
+            max_length=1000,
+            examples=["my-vllm/my-model"],
+        ),
     ] = setting(default_factory=dict)
     log: Annotated[Log, Meta(description="What is written to the log.")] = setting(default_factory=Log)
     drain_seconds: Annotated[

@@ -33,6 +33,8 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """The most that the client lets the model write, over all answers; None when it did not say."""
     answers: int = 1
     """How many answers the client wants."""
+    pages: int = 0
+    """How many pages are to be read."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,3 +66,5 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds from the request's head to the last byte."""
     first_byte: float | None
     """Seconds from the request's head to the first byte of the answer."""
+    upstream_key: int | None = None
+    """The place of the provider's key that the answer came for; None without an answer or without a key."""

@@ -58,6 +58,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """The least and the highest that the model takes."""
     completion_tokens: bool = False
     """It wants `max_completion_tokens` and refuses `max_tokens`."""
+    certain: bool = False
+    """What it takes is known for sure: it need not be asked for anything else."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,3 +78,5 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[Target, ...]
     stands_for: str | None = None
     """Of an alias, the canonical name of the model that it leads to first: limits of that model count for both."""
+    note: str | None = None
+    """What the client has to know of how the targets were found: that another model stands in for the one it named."""

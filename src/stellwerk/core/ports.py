@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from stellwerk.core.call import Call, Operation, Wire
+from stellwerk.core.call import Call, Operation, Place, Wire
 from stellwerk.core.errors import UpstreamError
 from stellwerk.core.events import Event
 from stellwerk.core.outcome import Outcome, Usage
@@ -20,6 +20,8 @@ class UpstreamAnswer(Protocol):
     """How long one event of a stream may be."""
     secrets: tuple[str, ...]
     """What the upstream was shown and may repeat when it fails; no error says it."""
+    key: int | None
+    """The place of the key that was shown among those of the provider; None when it has none."""
 
     def header(self, name: bytes) -> bytes | None:
         """Value of a header, `name` in lower case."""
@@ -85,6 +87,12 @@ class EngineLease(Protocol):
     def doubt(self) -> None:
         """The engine did not answer as a living one does: the next lease is given only after it has been checked."""
 
+    def suspect(self) -> None:
+        """The engine let somebody wait in vain: it has to prove that it computes."""
+
+    def note_answer(self) -> None:
+        """It has computed something; to be called for everything that comes from it."""
+
     def release(self) -> None:
         """Exactly once; afterwards the slot may be given to another model."""
 
@@ -95,11 +103,14 @@ class Engines(Protocol):
     def models(self) -> Sequence[Model]:
         """Everything that can be loaded, loaded or not."""
 
-    async def acquire(self, model: str, *, deadline: float) -> EngineLease:
+    async def acquire(
+        self, model: str, *, deadline: float, request_id: str = "", place: Place | None = None
+    ) -> EngineLease:
         """Waits until `model` is loaded and healthy, loading or restarting it where needed.
 
-        `deadline` is monotonic seconds. Raises Unavailable, code `model_loading` when the deadline passes first and
-        `model_failed` when the engine cannot load it; NotFound when there is no such model.
+        `deadline` is monotonic seconds; `place` is told where the request stands while it waits. Raises Unavailable,
+        code `model_loading` when the deadline passes first and `model_failed` when the engine cannot load it; NotFound
+        when there is no such model.
         """
 
 
@@ -161,5 +172,5 @@ class Reply(Protocol):
         to the client in its own dialect first.
         """
 
-    async def render(self, events: AsyncIterator[Event], answer: UpstreamAnswer, meter: Meter) -> None:
+    async def render(self, events: AsyncIterator[Event], answer: UpstreamAnswer, target: Target, meter: Meter) -> None:
         """The same for an answer in another wire, which is read into events; `answer` is what they are read from."""

@@ -1,37 +1,36 @@
 """Reads what a GGUF file says about itself, without believing it.
 
-The header comes from strangers: every count, length and offset is checked against the size of the file and against a
-bound before it is used, so that nonsense is refused in milliseconds and nothing of it ever reaches llama.cpp's parser.
+The header comes from strangers, and llama.cpp believes much of it: what this refuses never reaches its parser.
 """
 
 import os
-import stat
-import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-_MAGIC = b"GGUF"
-_VERSIONS = (2, 3)
-_MAX_KEYS = 8_192
-_MAX_TENSORS = 32_768
-_MAX_KEY_LENGTH = 1_024
-_MAX_ARRAY_STRINGS = 2_000_000
-"""Over the whole header; the largest published vocabularies with their merges have 0.8 million."""
-_MAX_HEADER = 128 << 20
-_MAX_TEXT = 1 << 20
-_MAX_TENSOR_NAME = 63
-_MAX_DIMENSIONS = 4
-_MAX_ELEMENTS = 1 << 63
-_MAX_ALIGNMENT = 1 << 16
-_WINDOW = 256 << 10
+from stellwerk.engines.gguf_reader import (
+    ARRAY,
+    INT32,
+    SCALARS,
+    STRING,
+    UINT32,
+    HeaderReader,
+    InvalidGguf,
+    opened_header,
+    read_counts,
+)
+from stellwerk.engines.gguf_rules import CHAT_TEMPLATES, ENCODERS, VOCABULARY, VOCABULARY_TYPES, Header, check_values
+from stellwerk.engines.gguf_tensors import read_tensors
+from stellwerk.engines.projector_facts import ProjectorFacts, read_projector
 
-_STRING, _ARRAY = 8, 9
-_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-_SCALAR_SIZES = {kind: struct.calcsize(code) for kind, code in _SCALARS.items()}
-_UINT32 = struct.Struct("<I")
-_UINT64 = struct.Struct("<Q")
+__all__ = ["FileStamp", "GgufFacts", "InvalidGguf", "ProjectorFacts", "Shape", "check_part", "read_gguf", "stamp_of"]
+
+_MAX_KEY_LENGTH = 1_024
+_MAX_TEXT = 1 << 20
+_ALIGNMENT = 32
+_BYTE_TOKEN = 6
 
 # llama.cpp's names for the values of general.file_type, in their order.
 _FILE_TYPES = (
@@ -40,15 +39,26 @@ _FILE_TYPES = (
     "IQ4_NL", "IQ3_S", "IQ3_M", "IQ2_S", "IQ2_M", "IQ4_XS", "IQ1_M", "BF16", None, None, None, "TQ1_0", "TQ2_0",
     "MXFP4", "NVFP4",
 )  # fmt: skip
-_ENCODERS = frozenset({
-    "bert", "eurobert", "gemma-embedding", "jina-bert-v2", "jina-bert-v3", "llama-embed", "modern-bert", "neo-bert",
-    "nomic-bert", "nomic-bert-moe", "t5encoder",
+_POOLINGS = ("none", "mean", "cls", "last", "rank")
+_TEXTS = frozenset({
+    "general.architecture", "general.name", "general.type", "tokenizer.ggml.model",
+    "clip.projector_type", "clip.vision.projector_type", "clip.audio.projector_type",
 })  # fmt: skip
-_POOLING_NONE, _POOLING_RANK = 0, 4
+"""Keys whose text is wanted."""
+_LISTS = (".head_count", ".head_count_kv", ".image_mean", ".image_std")
+"""Ends of keys whose numbers are wanted when they come as a list."""
 
 
-class InvalidGguf(Exception):
-    """The file is no usable GGUF; the message says why and names no path."""
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers that decide how much memory the attention of a model needs; of layers that differ the highest."""
+
+    block_count: int | None = None
+    embedding_length: int | None = None
+    head_count: int | None = None
+    head_count_kv: int | None = None
+    key_length: int | None = None
+    """Size of the key of one head, given or computed."""
+    value_length: int | None = None
 
 
 class GgufFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +77,11 @@ class GgufFacts(msgspec.Struct, frozen=True, kw_only=True):
     has_chat_template: bool
     knows_tools: bool
     """The chat template mentions tools; a model without it ignores `tool_choice` silently."""
+    pooling: str | None = None
+    """How the vectors of a text become one: none, mean, cls, last or rank."""
+    projector: ProjectorFacts | None = None
+    """Of a projector; None of everything else."""
+    shape: Shape = Shape()
 
 
 class FileStamp(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,191 +95,120 @@ class FileStamp(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_gguf(path: Path) -> tuple[GgufFacts, FileStamp]:
     """Reads the header of a regular file. Blocks; raises InvalidGguf, also for links, pipes and unreadable files."""
-    try:
-        # O_NONBLOCK: opening a named pipe would otherwise wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise InvalidGguf(f"it cannot be opened ({error.strerror})") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidGguf("it is no regular file")
-        return parse_header(_Reader(descriptor, status.st_size)), stamp_of(status)
-    except OSError as error:
-        raise InvalidGguf(f"it cannot be read ({error.strerror})") from None
-    finally:
-        os.close(descriptor)
+    with opened_header(path) as (reader, status):
+        return _facts(_read_header(reader)), stamp_of(status)
+
+
+def check_part(path: Path) -> None:
+    """Checks a later part of a split model, which does not say what it is. Blocks; raises as `read_gguf` does."""
+    with opened_header(path) as (reader, _):
+        _read_header(reader)
 
 
 def stamp_of(status: os.stat_result) -> FileStamp:
     return FileStamp(size=status.st_size, modified=status.st_mtime_ns, inode=status.st_ino)
 
 
-class _Reader:
-    """A window that moves forward over the file; never past its end, never past the bound of a header."""
-
-    def __init__(self, descriptor: int, size: int) -> None:
-        self._descriptor = descriptor
-        self.size = size
-        self._end = min(size, _MAX_HEADER)
-        self._window = b""
-        self._origin = 0
-        self._at = 0
-        self._array_strings = 0
-
-    @property
-    def position(self) -> int:
-        return self._origin + self._at
-
-    @property
-    def left(self) -> int:
-        return self._end - self.position
-
-    def _hold(self, count: int) -> None:
-        """Makes the next `count` bytes stand in the window."""
-        if self._at + count <= len(self._window):
-            return
-        self._origin, self._at = self.position, 0
-        if count > self.left:
-            raise InvalidGguf("the header does not fit into the file")
-        self._window = os.pread(self._descriptor, min(max(count, _WINDOW), self.left), self._origin)
-        if len(self._window) < count:
-            raise InvalidGguf("the file became shorter while it was read")
-
-    def take(self, count: int) -> bytes:
-        self._hold(count)
-        self._at += count
-        return self._window[self._at - count : self._at]
-
-    def skip(self, count: int) -> None:
-        if count > self.left:
-            raise InvalidGguf("a length points past the end of the file")
-        self._at += count
-
-    def uint32(self) -> int:
-        return int(_UINT32.unpack(self.take(4))[0])
-
-    def uint64(self) -> int:
-        return int(_UINT64.unpack(self.take(8))[0])
-
-    def text(self, limit: int) -> str:
-        length = self.uint64()
-        if length > limit:
-            raise InvalidGguf("a text is longer than allowed")
-        return self.take(length).decode("utf-8", "replace")
-
-    def scalar(self, kind: int) -> Any:
-        return struct.unpack(_SCALARS[kind], self.take(_SCALAR_SIZES[kind]))[0]
-
-    def skip_array(self) -> None:
-        kind, count = self.uint32(), self.uint64()
-        if kind in _SCALAR_SIZES:
-            self.skip(count * _SCALAR_SIZES[kind])
-        elif kind == _STRING:
-            self._skip_strings(count)
-        else:
-            raise InvalidGguf("an array holds something unknown")
-
-    def _skip_strings(self, count: int) -> None:
-        self._array_strings += count
-        if self._array_strings > _MAX_ARRAY_STRINGS or count * 8 > self.left:
-            raise InvalidGguf("an array has more texts than a vocabulary can have")
-        unpack = _UINT64.unpack_from
-        for _ in range(count):
-            # Inlined, because it runs once for each word of a vocabulary.
-            if self._at + 8 > len(self._window):
-                self._hold(8)
-            self._at += 8 + unpack(self._window, self._at)[0]
-            if self._at > len(self._window) and self.position > self._end:
-                raise InvalidGguf("a text ends past the end of the file")
-
-
-def parse_header(reader: _Reader) -> GgufFacts:
-    """Checks the whole header and returns what it says. Raises InvalidGguf."""
-    if reader.size < 24 or reader.take(4) != _MAGIC:
-        raise InvalidGguf("it does not begin like a GGUF file")
-    if reader.uint32() not in _VERSIONS:
-        raise InvalidGguf("its GGUF version is not supported")
-    tensors, keys = reader.uint64(), reader.uint64()
-    if keys > _MAX_KEYS or tensors > _MAX_TENSORS:
-        raise InvalidGguf("it announces more keys or tensors than any model has")
-    values = _read_values(reader, keys)
-    alignment = values.get("general.alignment", 32)
-    if not isinstance(alignment, int) or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
-        raise InvalidGguf("its alignment is no power of two")
-    return _facts(values, _check_tensors(reader, tensors, alignment))
-
-
-def _read_values(reader: _Reader, count: int) -> dict[str, Any]:
-    """All keys; scalars and short texts with their value, arrays and long texts with None."""
+def _read_header(reader: HeaderReader) -> Header:
+    """Checks the whole of it."""
+    tensors, keys = read_counts(reader)
     values: dict[str, Any] = {}
-    for _ in range(count):
+    kinds: dict[str, int] = {}
+    lists: dict[str, tuple[int, int]] = {}
+    for _ in range(keys):
         key = reader.text(_MAX_KEY_LENGTH)
         if key in values:
             raise InvalidGguf("a key stands in it twice")
-        values[key] = _read_value(reader, key)
-    return values
+        kinds[key] = kind = reader.uint32()
+        if kind == ARRAY:
+            lists[key] = members = reader.uint32(), reader.uint64()
+            values[key] = _read_list(reader, key, *members)
+        else:
+            values[key] = _read_value(reader, key, kind)
+    listed = read_tensors(reader, tensors, values.get("general.alignment", _ALIGNMENT))
+    header = Header(
+        values=values, kinds=kinds, lists=lists, tensors=listed, byte_tokens=bool(values.get(VOCABULARY_TYPES))
+    )
+    check_values(header)
+    return header
 
 
-def _read_value(reader: _Reader, key: str) -> Any:
-    kind = reader.uint32()
-    if kind in _SCALARS:
+def _read_value(reader: HeaderReader, key: str, kind: int) -> Any:
+    """A number, or a text that is wanted, else None."""
+    if kind in SCALARS:
         return reader.scalar(kind)
-    if kind == _STRING:
-        if key in {"general.architecture", "general.name", "general.type", "tokenizer.chat_template"}:
-            return reader.text(_MAX_TEXT)
-        reader.skip(reader.uint64())
+    if kind != STRING:
+        raise InvalidGguf("a value has an unknown type")
+    if key in _TEXTS or key.startswith(CHAT_TEMPLATES):
+        return reader.text(_MAX_TEXT)
+    reader.skip(reader.uint64())
+    return None
+
+
+def _read_list(reader: HeaderReader, key: str, kind: int, count: int) -> list[Any] | None:
+    if key == VOCABULARY and kind == STRING:
+        reader.check_tokens(count)
         return None
-    if kind == _ARRAY:
-        reader.skip_array()
-        return None
-    raise InvalidGguf("a value has an unknown type")
+    if key == VOCABULARY_TYPES and kind in {INT32, UINT32}:
+        return [_BYTE_TOKEN] if _BYTE_TOKEN in reader.take_integers(count) else []
+    return reader.items(kind, count, kept=key.endswith(_LISTS))
 
 
-def _check_tensors(reader: _Reader, count: int, alignment: int) -> int:
-    """The number of their elements."""
-    furthest = total = 0
-    for _ in range(count):
-        reader.text(_MAX_TENSOR_NAME)
-        dimensions = reader.uint32()
-        if dimensions > _MAX_DIMENSIONS:
-            raise InvalidGguf("a tensor has too many dimensions")
-        elements = 1
-        for _ in range(dimensions):
-            elements *= reader.uint64()
-        reader.skip(4)  # the tensor's type: llama.cpp knows more of them than we could list
-        offset = reader.uint64()
-        if elements >= _MAX_ELEMENTS or offset % alignment:
-            raise InvalidGguf("a tensor has an impossible size or place")
-        furthest = max(furthest, offset)
-        total += elements
-    data = -(-reader.position // alignment) * alignment
-    if count and data + furthest >= reader.size:
-        raise InvalidGguf("it is incomplete: a tensor lies past the end of the file")
-    return total
-
-
-def _facts(values: dict[str, Any], elements: int) -> GgufFacts:
+def _facts(header: Header) -> GgufFacts:
+    values = header.values
     architecture = values.get("general.architecture")
     if not isinstance(architecture, str) or not architecture:
         raise InvalidGguf("it names no architecture")
-    context = values.get(f"{architecture}.context_length")
-    pooling = values.get(f"{architecture}.pooling_type")
+    context = _number(values.get(f"{architecture}.context_length"))
+    number = values.get(f"{architecture}.pooling_type")
+    pooling = _POOLINGS[number] if isinstance(number, int) and 0 <= number < len(_POOLINGS) else None
     template = values.get("tokenizer.chat_template")
     name, kind = values.get("general.name"), values.get("general.type")
     return GgufFacts(
         architecture=architecture[:64],
         name=name[:200] if isinstance(name, str) else "",
         kind="mmproj" if architecture == "clip" else kind[:64] if isinstance(kind, str) else "model",
-        context_length=context if isinstance(context, int) and 0 < context < 1 << 31 else None,
-        # Only the first part of a split model is read, and it does not hold all of them.
-        parameter_count=elements if 0 < elements < _MAX_ELEMENTS and not values.get("split.count") else None,
+        context_length=context,
+        parameter_count=_parameters(header),
         quantization=_quantization(values.get("general.file_type")),
-        embeds=pooling != _POOLING_RANK and (architecture in _ENCODERS or pooling not in (None, _POOLING_NONE)),
-        ranks=pooling == _POOLING_RANK,
+        embeds=pooling != "rank" and (architecture in ENCODERS or number not in (None, 0)),
+        ranks=pooling == "rank",
         has_chat_template=isinstance(template, str),
         knows_tools=(isinstance(template, str) and "tools" in template) or "tokenizer.chat_template.tool_use" in values,
+        pooling=pooling,
+        projector=read_projector(values, header.kinds, header.lists, header.tensors)
+        if architecture == "clip"
+        else None,
+        shape=_shape(values, architecture),
     )
+
+
+def _parameters(header: Header) -> int | None:
+    """Only the first part of a split model is read, and it does not hold all of them."""
+    if header.values.get("split.count"):
+        return None
+    return sum(tensor.elements for tensor in header.tensors.values()) or None
+
+
+def _shape(values: Mapping[str, Any], architecture: str) -> Shape:
+    width = _number(values.get(f"{architecture}.embedding_length"))
+    heads = _number(values.get(f"{architecture}.attention.head_count"))
+    computed = width // heads if width and heads else None
+    return Shape(
+        block_count=_number(values.get(f"{architecture}.block_count")),
+        embedding_length=width,
+        head_count=heads,
+        head_count_kv=_number(values.get(f"{architecture}.attention.head_count_kv")) or heads,
+        key_length=_number(values.get(f"{architecture}.attention.key_length")) or computed,
+        value_length=_number(values.get(f"{architecture}.attention.value_length")) or computed,
+    )
+
+
+def _number(value: object) -> int | None:
+    """A positive number; of several, one for each layer, the highest."""
+    if isinstance(value, list):
+        value = max((one for one in value if isinstance(one, int)), default=None)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31 else None
 
 
 def _quantization(file_type: Any) -> str | None:

@@ -15,6 +15,12 @@ from stellwerk.engines.parent_death import die_with_parent, wait_for_parent
 
 EXIT_NOT_LOADED = 3
 
+_FLASH_ATTENTION = {
+    "auto": "LLAMA_FLASH_ATTN_TYPE_AUTO",
+    "on": "LLAMA_FLASH_ATTN_TYPE_ENABLED",
+    "off": "LLAMA_FLASH_ATTN_TYPE_DISABLED",
+}
+
 
 def parameters(orders: dict[str, Any]) -> Any:
     """The orders as llama.cpp's own parameters."""
@@ -36,7 +42,15 @@ def parameters(orders: dict[str, Any]) -> Any:
     p.cpuparams_batch.n_threads = orders["threads"]
     p.n_threads_http = orders["http_threads"]
     p.cache_ram_mib = orders["cache_ram_mib"]
+    p.flash_attn_type = xllamacpp.llama_flash_attn_type[_FLASH_ATTENTION[orders["flash_attention"]]]
+    if orders["mlock"]:
+        p.load_mode = xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_MMAP_MLOCK
+    p.cache_type_k = p.cache_type_v = xllamacpp.ggml_type[f"GGML_TYPE_{orders['kv_cache'].upper()}"]
+    if orders["mmproj"]:
+        p.mmproj.path = orders["mmproj"]
     p.embedding = orders["embedding"]
+    if orders["pooling"]:
+        p.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{orders['pooling'].upper()}"]
     p.endpoint_slots = True
     p.endpoint_props = False
     p.offline = True

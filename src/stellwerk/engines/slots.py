@@ -1,52 +1,42 @@
-"""Every engine of the gateway: which model runs in which slot, and which has to leave when all are taken."""
+"""Every engine of the gateway: models are loaded when somebody wants them, and make room for each other."""
 
 import asyncio
-import contextlib
 import logging
-import secrets
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-import msgspec
-
+from stellwerk.core.call import Place
 from stellwerk.core.clock import Clock
-from stellwerk.core.errors import NotFound, Unavailable
+from stellwerk.core.errors import BadRequest, Conflict, Unavailable
 from stellwerk.core.plan import Model
-from stellwerk.core.ports import EngineAddress
-from stellwerk.engines import llama_cpp
+from stellwerk.engines import model_folder
+from stellwerk.engines.blocking import in_thread
+from stellwerk.engines.crashes import Crash
+from stellwerk.engines.engine_starts import EngineStarts
 from stellwerk.engines.failure import EngineFailed
-from stellwerk.engines.gguf import InvalidGguf, read_gguf
 from stellwerk.engines.holds import Holds
-from stellwerk.engines.llama_cpp import LlamaCppSettings
-from stellwerk.engines.model_files import ModelFile, ModelFiles, Shelf
-from stellwerk.engines.process import Launch
-from stellwerk.engines.slot import HOST, Lease, Slot, SlotStatus, Tenant
-from stellwerk.engines.supervisor import EngineState, Supervisor, SupervisorSettings
+from stellwerk.engines.load_line import LoadLine, LoadOrder, WaitingLoad
+from stellwerk.engines.loader import Loader, fits_order, unavailable
+from stellwerk.engines.machine_memory import Capacity, MachineMemory, MemoryStatus, capacity, read_machine_memory
+from stellwerk.engines.measures import Measures
+from stellwerk.engines.model_files import ModelFile, ModelFiles
+from stellwerk.engines.model_stock import ModelStock
+from stellwerk.engines.options import EngineOptions, EngineOverrides
+from stellwerk.engines.orphans import PidFiles, reap_orphans
+from stellwerk.engines.placements import PlacementBook
+from stellwerk.engines.projectors import Projector
+from stellwerk.engines.residents import Residents
+from stellwerk.engines.slot import Lease, Slot, SlotStatus, Tenant
+from stellwerk.engines.slot_settings import SlotSettings
+from stellwerk.engines.supervisor import EngineState, Supervisor
+from stellwerk.engines.upkeep import Upkeep
 
 log = logging.getLogger("stellwerk.engines")
 
-DEMO_MODEL = Path(__file__).with_name("demo") / "stellwerk-demo.gguf"
-
-_RETRY = 5.0
 _FIRST_LOOK = 1.0
 """Seconds that the start waits for the folder; a slow disk must not keep the gateway from its other models."""
-
-
-class SlotSettings(msgspec.Struct, frozen=True, kw_only=True):
-    folder: Path | None = None
-    """Where the user's GGUF files lie."""
-    bundled: tuple[Path, ...] = (DEMO_MODEL,)
-    """Files that ship with the package; the first slot is theirs as long as another is free."""
-    preload: tuple[str, ...] = (DEMO_MODEL.stem,)
-    """Ids of models that are loaded at the start, in the background."""
-    first_port: int = 4801
-    count: int = 7
-    scan_interval: float = 5.0
-    """Seconds between two looks into the folder."""
-    rescan_after: float = 1.0
-    """An unknown model is looked for again when the last look is older than so many seconds."""
-    engine: LlamaCppSettings = LlamaCppSettings()
-    supervisor: SupervisorSettings = SupervisorSettings()
+_RUNNING = "running"
+_ORDERS = 3
+"""How often an operator's load is begun anew because somebody else ordered the same model differently meanwhile."""
 
 
 class Slots:
@@ -58,191 +48,333 @@ class Slots:
         clock: Clock,
         environment: Mapping[str, str],
         changed: Callable[[], None] = lambda: None,
+        *,
+        on_crash: Callable[[Crash], None] = lambda _crash: None,
+        look: Callable[[], MachineMemory] = read_machine_memory,
+        measure: Callable[[Supervisor], float | None] = lambda engine: engine.memory_mib,
     ) -> None:
         """`environment` is the gateway's own; engines receive the part of it that holds no secret.
 
-        `changed` is called on the event loop whenever `models` has other members than before.
+        `changed` is called on the event loop whenever `models` has other members than before, `on_crash` for every
+        engine that ends unasked. `look` sees the machine's memory, `measure` how many MiB an engine holds.
         """
         self._settings = settings
         self._clock = clock
-        self._environment = environment
-        self._changed = changed
-        self._files = ModelFiles(settings.folder, settings.bundled)
-        self._bundled = frozenset(path.stem for path in settings.bundled)
-        self._shelf = Shelf(files={}, broken={})
-        self._scanned = float("-inf")
-        self._scanning = asyncio.Lock()
-        self._slots = [Slot(settings.first_port + number) for number in range(settings.count)]
+        self._look = look
+        self._stock = ModelStock(
+            ModelFiles(settings.folder, settings.bundled, settings.named, settings.projectors),
+            bundled=frozenset(path.stem for path in settings.bundled),
+            defaults=settings.defaults,
+            configured=settings.overrides,
+            rescan_after=settings.rescan_after,
+            clock=clock,
+            changed=changed,
+        )
         self._holds = Holds(settings.supervisor.restarts.window)
-        self._watching: asyncio.Task[None] | None = None
-        self._leaving: set[asyncio.Task[None]] = set()
+        starts = EngineStarts(
+            settings.supervisor,
+            settings.programs,
+            environment,
+            holds=self._holds,
+            on_crash=on_crash,
+            pids=PidFiles(settings.state / _RUNNING) if settings.state is not None else None,
+            clock=clock,
+        )
+        ports = range(settings.first_port, settings.first_port + settings.count)
+        self._residents = Residents(ports, clock, starts.make, self._remember)
+        self._line = LoadLine(clock)
+        self._book = PlacementBook(settings.state)
+        self._measures = Measures(settings.state, measure)
+        self._upkeep = Upkeep(self._stock, self._residents, self._line, self._book, clock)
+        self._loader = Loader(
+            self._residents,
+            self._stock,
+            self._holds,
+            self._measures,
+            capacity=self._capacity,
+            is_pinned=self._book.is_pinned,
+            turn_seconds=settings.turn_seconds,
+            room_seconds=settings.room_seconds,
+            clock=clock,
+        )
+        self._restarting: set[Place] = set()
+        self._tasks: list[asyncio.Task[None]] = []
         self._stopped = False
 
+    # --- from start to stop
+
     async def start(self) -> None:
-        """Returns when the folder has been read, or soon if that takes long; `preload` is loaded in the background."""
-        first_look = asyncio.create_task(self._scan(), name="first look into the models folder")
-        self._watching = asyncio.create_task(self._watch_folder(first_look), name="models folder")
+        """Returns when the folder has been read, or soon if that takes long; what was loaded before the last end is
+        loaded again in the background. Ends engines that an earlier gateway left behind."""
+        settings, upkeep = self._settings, self._upkeep
+        if settings.state is not None:
+            await asyncio.to_thread(reap_orphans, settings.state / _RUNNING)
+        self._stock.said.update(await self._book.read())
+        await self._measures.read()
+        first_look = asyncio.create_task(self._stock.scan(), name="first look into the models folder")
+        configured = {model: True for model, said in settings.overrides.items() if said.pinned}
+        works = {
+            "loads": self._line.run(self._loader.load),
+            "models folder": upkeep.watch_folder(first_look, settings.scan_interval, self._forget_holds),
+            "restored models": upkeep.restore(first_look, settings.preload, configured),
+            "idle models": upkeep.watch_idle(settings.sweep_interval),
+            "places": upkeep.tell_places(settings.place_interval, self._tell_restarting),
+        }
+        self._tasks = [first_look, *(asyncio.create_task(work, name=name) for name, work in works.items())]
+        for task in self._tasks:
+            task.add_done_callback(_report)
         await asyncio.wait({first_look}, timeout=_FIRST_LOOK)
 
     async def stop(self) -> None:
-        """Ends every engine within the grace; requests should have been drained before."""
+        """Ends every engine within the grace; requests should have been drained before. What was loaded will be loaded
+        again at the next start."""
         self._stopped = True
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait({self._watching})
-        for slot in self._slots:
-            self._evict(slot)
-        if self._leaving:
-            await asyncio.wait(self._leaving)
+        self._line.close(unavailable("The gateway is shutting down.", "shutting_down"))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for slot in self._residents.slots:
+            self._residents.leave(slot)
+        await self._residents.settle()
+        await self._book.flush()
+        await self._measures.flush()
+
+    def _remember(self) -> None:
+        # What ends because we end is loaded again at the next start.
+        if not self._stopped:
+            self._book.keep(self._residents.ports(), self._stock.said)
+
+    def _capacity(self) -> Capacity:
+        return capacity(self._look(), self._settings.memory_mib)
+
+    def _forget_holds(self) -> None:
+        self._holds.forget(frozenset(self._stock.files))
+
+    def _tell_restarting(self) -> None:
+        for place in self._restarting:
+            place.take(1)
+
+    # --- what there is
 
     def models(self) -> Sequence[Model]:
         """Everything that the last look into the folder found."""
-        return [llama_cpp.describe(file, self._settings.engine) for file in self._shelf.files.values()]
+        return self._stock.models
 
     def broken(self) -> Mapping[str, str]:
-        """Model id to the reason why its file cannot be loaded."""
-        return self._shelf.broken
+        """Model id to the reason why it cannot be loaded, also of those that are gone since the last restart."""
+        lost = {model: reason for model, reason in self._upkeep.lost.items() if model not in self._stock.files}
+        return {**lost, **self._stock.broken}
+
+    def files(self) -> Mapping[str, ModelFile]:
+        return self._stock.files
+
+    def projectors(self) -> tuple[Projector, ...]:
+        return self._stock.projectors
+
+    def options(self, model: str) -> EngineOptions:
+        """How it would be loaded now. Raises NotFound, and Unavailable for a file that cannot be used."""
+        return self._stock.options(self._stock.get(model))
 
     def status(self) -> tuple[SlotStatus, ...]:
-        return tuple(slot.status() for slot in self._slots)
+        """Every slot, by port."""
+        return tuple(
+            slot.status(self._line.requests(slot.tenant.file.id) if slot.tenant is not None else 0)
+            for slot in self._residents.slots
+        )
+
+    def waiting(self) -> tuple[WaitingLoad, ...]:
+        """Models that are being loaded or wait for that, in their order."""
+        return self._line.status()
+
+    async def memory(self) -> MemoryStatus:
+        bounds = await asyncio.to_thread(self._capacity)
+        return MemoryStatus(
+            capacity_mib=bounds.all, reserved_mib=self._residents.reserved_mib(), available_mib=bounds.now
+        )
 
     def output(self, model: str) -> tuple[str, ...]:
         """The last lines that the engine of `model` printed; may hold paths, so for operators only."""
-        tenant = self._tenant_of(model)
+        tenant = self._residents.tenant_of(model)
         return tenant.supervisor.output if tenant is not None else ()
 
-    async def acquire(self, model: str, *, deadline: float) -> Lease:
-        """See `Engines.acquire`; also raises Unavailable, code `slots_busy`, when every slot is in use."""
+    # --- requests
+
+    async def acquire(self, model: str, *, deadline: float, request_id: str = "", place: Place | None = None) -> Lease:
+        """See `Engines.acquire`; also raises Unavailable, code `slots_busy`, when nobody made room in time and
+        `memory_short` when the model does not fit."""
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._lease(await self._find(model))
+                for _ in self._residents.slots:
+                    tenant = self._residents.tenant_of(model)
+                    booked = tenant is None or not tenant.is_open
+                    if tenant is None or booked:
+                        tenant = await self._wait_for(model, place)
+                    try:
+                        return await self._lease(tenant, request_id, place, booked=booked)
+                    except EngineFailed as failure:
+                        self._explain(tenant, failure)
         except TimeoutError:
-            tenant = self._tenant_of(model)
-            if tenant is not None and tenant.supervisor.state is EngineState.READY:
-                raise _unavailable(f"The model '{model}' is busy.", "slots_busy") from None
-            raise _unavailable(f"The model '{model}' was not loaded in time.", "model_loading") from None
+            raise self._late(model) from None
+        raise unavailable("No slot has a free port.", "slots_busy")
 
-    async def _lease(self, file: ModelFile) -> Lease:
-        # Once for each port that turns out to be taken.
-        for _ in self._slots:
-            tenant = self._tenant_for(file)
-            try:
-                lease = await tenant.lease()
-            except EngineFailed as failure:
-                if not failure.port_taken:
-                    raise self._model_failed(file, failure.reason) from None
-            else:
-                self._holds.lift(file)
-                return lease
-        raise _unavailable("No slot has a free port.", "slots_busy")
-
-    async def _find(self, model: str) -> ModelFile:
-        """The file of a model; looks again for one that is not known, for it may have just been put there."""
-        if model not in self._shelf.files and self._clock.monotonic() - self._scanned >= self._settings.rescan_after:
-            await self._scan()
-        file = self._shelf.files.get(model)
-        if file is not None:
-            return file
-        if model in self._shelf.broken:
-            raise _unavailable(f"The model '{model}' cannot be loaded: {self._shelf.broken[model]}.", "model_failed")
-        raise NotFound(f"There is no local model '{model}'.", code="model_not_found", param="model")
-
-    def _tenant_for(self, file: ModelFile) -> Tenant:
-        """The tenant that runs or loads `file`, a new one where needed. Raises Unavailable."""
-        if self._stopped:
-            raise _unavailable("The gateway is shutting down.", "shutting_down")
-        for slot in self._slots:
-            if slot.tenant is not None and slot.tenant.file.id == file.id:
-                if not slot.tenant.failed:
-                    return slot.tenant
-                hold = self._holds.on(file, self._clock.monotonic())
-                if hold is not None:
-                    raise self._model_failed(file, hold.reason)
-                self._evict(slot)
-        return self._move_in(self._room_for(file), file)
-
-    def _room_for(self, file: ModelFile) -> Slot:
-        """A vacant slot with a free port, else the one that has been idle for longest. Raises Unavailable."""
-        first, *others = self._slots
-        for slot in [first, *others] if file.id in self._bundled else [*others, first]:
-            if slot.vacant and slot.check_port():
-                return slot
-        idle = [(slot.tenant.used, slot) for slot in self._slots if slot.tenant is not None and not slot.tenant.leases]
-        if not idle:
-            raise _unavailable("Every slot for local models is in use.", "slots_busy")
-        return min(idle, key=lambda pair: pair[0])[1]
-
-    def _move_in(self, slot: Slot, file: ModelFile) -> Tenant:
-        leaving = self._evict(slot)
-        supervisor = Supervisor(
-            file.id,
-            launch=lambda: self._launch(slot, file),
-            on_failure=lambda failure, had_served: self._note_failure(file, failure, had_served=had_served),
-            settings=self._settings.supervisor,
-            clock=self._clock,
-        )
-        slot.tenant = Tenant(file, supervisor, self._settings.engine.max_requests, self._clock)
-        supervisor.start(after=leaving)
-        return slot.tenant
-
-    def _evict(self, slot: Slot) -> asyncio.Task[None] | None:
-        """Empties the slot and returns the task that ends what was in it."""
-        tenant = slot.vacate()
-        if tenant is None:
-            return None
-        log.info("engine %s leaves port %d", tenant.file.id, slot.port)
-        leaving = asyncio.create_task(tenant.supervisor.stop(), name=f"end of engine {tenant.file.id}")
-        self._leaving.add(leaving)
-        leaving.add_done_callback(self._leaving.discard)
-        return leaving
-
-    async def _launch(self, slot: Slot, file: ModelFile) -> Launch:
-        """The command for the next start, after a last look at file and port. Raises EngineFailed."""
+    async def _lease(self, tenant: Tenant, request_id: str, place: Place | None, *, booked: bool) -> Lease:
+        if place is None or tenant.supervisor.state is EngineState.READY:
+            return await tenant.lease(request_id, booked=booked)
+        place.take(1)
+        self._restarting.add(place)
         try:
-            await asyncio.to_thread(read_gguf, file.path)
-        except InvalidGguf as error:
-            raise EngineFailed(str(error)) from None
-        if not slot.check_port():
-            raise EngineFailed(str(slot.fault), port_taken=True)
-        address = EngineAddress(host=HOST, port=slot.port, key=secrets.token_urlsafe(32))
-        return llama_cpp.launch(file, address, self._settings.engine, self._environment)
+            return await tenant.lease(request_id, booked=booked)
+        finally:
+            self._restarting.discard(place)
 
-    def _note_failure(self, file: ModelFile, failure: EngineFailed, *, had_served: bool) -> None:
+    def _explain(self, tenant: Tenant, failure: EngineFailed) -> None:
+        """Raises what the client is told, unless another slot may do better."""
+        if self._stopped:
+            raise unavailable("The gateway is shutting down.", "shutting_down")
+        if tenant.supervisor.state is EngineState.STOPPED:
+            raise _unloaded(tenant.file.id)
         if not failure.port_taken:
-            self._holds.note(file, failure.reason, self._clock.monotonic(), had_served=had_served)
+            raise self._loader.failed(tenant.file, failure.reason)
 
-    def _model_failed(self, file: ModelFile, reason: str) -> Unavailable:
-        now = self._clock.monotonic()
-        hold = self._holds.on(file, now)
-        return _unavailable(
-            f"The model '{file.id}' cannot be loaded: {reason}.", "model_failed", hold.until - now if hold else None
-        )
+    async def _wait_for(self, model: str, place: Place | None) -> Tenant:
+        if self._stopped:
+            raise unavailable("The gateway is shutting down.", "shutting_down")
+        file = await self._stock.find(model)
+        hold = self._holds.on(file, self._clock.monotonic())
+        if hold is not None and self._line.find(model) is None:
+            raise self._loader.failed(file, hold.reason)
+        return await self._line.wait(model, place)
 
-    def _tenant_of(self, model: str) -> Tenant | None:
-        tenants = (slot.tenant for slot in self._slots if slot.tenant is not None)
-        return next((tenant for tenant in tenants if tenant.file.id == model), None)
+    def _late(self, model: str) -> Unavailable:
+        tenant, wish = self._residents.tenant_of(model), self._line.find(model)
+        if tenant is not None and tenant.is_open and tenant.supervisor.state is EngineState.READY:
+            return unavailable(f"The model '{model}' is busy.", "slots_busy")
+        if wish is not None and wish.blocked:
+            return unavailable(f"No model made room for '{model}' in time: they are in use.", "slots_busy")
+        return unavailable(f"The model '{model}' was not loaded in time.", "model_loading")
 
-    async def _watch_folder(self, first_look: asyncio.Task[None]) -> None:
-        await first_look
-        for model in self._settings.preload:
-            file = self._shelf.files.get(model)
-            if file is not None:
-                with contextlib.suppress(Unavailable):
-                    self._tenant_for(file)
-        while True:
-            await asyncio.sleep(self._settings.scan_interval)
-            await self._scan()
+    def keep(self, model: str, seconds: float | None) -> None:
+        """How long a loaded model stays after its last request, until it is loaded again; never longer than the
+        configuration says. None or less than 0 is what that says, 0 only as long as requests run. A pinned one stays.
+        """
+        tenant = self._residents.tenant_of(model)
+        if tenant is None or tenant.pinned:
+            return
+        configured = tenant.options.keep_alive_seconds
+        if seconds is None or seconds < 0:
+            tenant.keep_alive = configured
+        else:
+            tenant.keep_alive = seconds if configured is None else min(seconds, configured)
 
-    async def _scan(self) -> None:
-        async with self._scanning:
-            before = self._shelf.files
-            self._shelf = await asyncio.to_thread(self._files.scan)
-            self._scanned = self._clock.monotonic()
-        self._holds.forget(frozenset(self._shelf.files))
-        if self._shelf.files != before:
-            self._changed()
+    # --- operators
+
+    async def load(
+        self,
+        model: str,
+        *,
+        port: int | None = None,
+        overrides: EngineOverrides | None = None,
+        wait_until: float | None = None,
+        drain_seconds: float = 30.0,
+    ) -> SlotStatus:
+        """Loads a model now and returns its slot when it is ready. What is at `port` has to leave.
+
+        `overrides` None takes what was said of the model before. `wait_until` is monotonic seconds; the load goes on
+        after it. Raises NotFound, BadRequest, Conflict and Unavailable.
+        """
+        if port is not None:
+            self._slot_at(port)
+        file = await self._stock.find(model)
+        order = LoadOrder(port=port, overrides=overrides, drain_seconds=drain_seconds)
+        options = self._stock.options(file, overrides)
+        self._book.dismissed.discard(model)
+        try:
+            async with asyncio.timeout_at(wait_until):
+                for _ in range(_ORDERS):
+                    tenant = await self._line.wait(model, order=order)
+                    try:
+                        await tenant.supervisor.ready()
+                    except EngineFailed as failure:
+                        self._explain(tenant, failure)
+                    finally:
+                        tenant.give_up()
+                    slot = self._residents.slot_of(model)
+                    if slot is not None and fits_order(tenant, slot, order, options):
+                        return slot.status()
+        except TimeoutError:
+            raise unavailable(f"The model '{model}' is still being loaded.", "model_loading") from None
+        raise Conflict(f"Somebody else loads the model '{model}' in another way.", code="load_cancelled")
+
+    async def unload(
+        self, *, port: int | None = None, model: str | None = None, drain_seconds: float = 30.0
+    ) -> SlotStatus | None:
+        """Unloads what is at `port`, or `model`, once its requests have ended or had `drain_seconds` for it. A load
+        that has not come to its end is called off. Returns the slot, None when there was nothing to unload."""
+        slot = self._slot_at(port) if port is not None else None
+        if model is None:
+            if slot is None:
+                raise BadRequest("Say which slot or which model is to be unloaded.", param="slot")
+            model = slot.tenant.file.id if slot.tenant is not None else self._line.ordered_at(slot.port)
+        if model is None:
+            return None
+        self._book.dismissed.update({model} & set(self._settings.preload))
+        await self._line.call_off(model, _unloaded(model))
+        slot, tenant = self._residents.slot_of(model) or slot, self._residents.tenant_of(model)
+        if tenant is not None:
+            await self._residents.send_away(tenant, drain_seconds)
+        self._remember()
+        return slot.status() if slot is not None else None
+
+    async def pin(self, model: str, pinned: bool) -> None:
+        """A pinned model is loaded at every start and never makes room. Raises NotFound."""
+        self._stock.get(model)
+        self._book.pinned[model] = pinned
+        tenant = self._residents.tenant_of(model)
+        if tenant is not None:
+            tenant.pinned = pinned
+        self._remember()
+        await self._book.flush()
+
+    async def remove(self, model: str) -> None:
+        """Deletes its files. Raises NotFound and Conflict."""
+        file = self._stock.get(model)
+        tenant = self._residents.tenant_of(model)
+        if self._line.find(model) is not None or (tenant is not None and not tenant.failed):
+            raise Conflict(f"The model '{model}' is loaded; unload it first.", code="model_loaded")
+        if tenant is not None:
+            self._residents.leave_tenant(tenant)
+        await in_thread(model_folder.remove_model, file, self._settings.folder)
+        self._stock.said.pop(model, None)
+        self._book.pinned.pop(model, None)
+        self._remember()
+        await self._stock.scan()
+
+    async def copy(self, model: str, name: str) -> None:
+        """The same model under another id. Raises NotFound, BadRequest and Conflict."""
+        file = self._stock.get(model)
+        if name in self._stock.files or name in self._stock.broken:
+            raise Conflict(f"There is a model '{name}' already.", code="model_exists")
+        await in_thread(model_folder.copy_model, file, name, self._settings.folder)
+        await self._stock.scan()
+
+    async def rescan(self) -> None:
+        """Looks into the folder now."""
+        await self._stock.scan()
+
+    def _slot_at(self, port: int) -> Slot:
+        slot = self._residents.slot_at(port)
+        if slot is None:
+            first, last = self._residents.slots[0].port, self._residents.slots[-1].port
+            raise BadRequest(
+                f"There is no slot {port}; the slots are {first} to {last}.", param="slot", code="slot_not_found"
+            )
+        return slot
 
 
-def _unavailable(message: str, code: str, retry_after: float | None = _RETRY) -> Unavailable:
-    """Always this target's fault: another one may do better."""
-    return Unavailable(message, code=code, retry_after=retry_after, may_fall_back=True)
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("the work %s ended", task.get_name(), exc_info=error)
+
+
+def _unloaded(model: str) -> Unavailable:
+    return unavailable(f"The model '{model}' was unloaded while it was being loaded or used.", "model_unloaded")

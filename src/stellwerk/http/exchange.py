@@ -5,9 +5,15 @@ The server protocol and the ASGI adapter both make exchanges, so each API exists
 
 from collections.abc import Mapping
 from typing import Protocol
+from urllib.parse import quote
 
 Headers = tuple[tuple[bytes, bytes], ...]
 """Header fields, names in lower case."""
+
+
+def header_text(text: str) -> bytes:
+    """A header's value with a text that came from outside, such as a model's name: what could end it is escaped."""
+    return text.encode() if text.isascii() and text.isprintable() else quote(text, safe=" !#$&'()*+,/:;=?@[]").encode()
 
 
 class Flow(Protocol):

@@ -41,6 +41,7 @@ class Answer:
         "_deadline",
         "_ended",
         "_error",
+        "_fed",
         "_headers",
         "_parts",
         "_settings",
@@ -48,6 +49,7 @@ class Answer:
         "_size",
         "_waiter",
         "event_bytes",
+        "key",
         "secrets",
         "silent",
         "status",
@@ -64,9 +66,11 @@ class Answer:
         self._error: UpstreamError | None = None
         self._sink: Callable[[bytes], None] | None = None
         self._closed: Callable[[], None] | None = None
+        self._fed: Callable[[], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.event_bytes = settings.event_bytes
         self.secrets: tuple[str, ...] = ()
+        self.key: int | None = None
         self.status = 0
         """0 until the head is complete."""
         self.silent = 0.0
@@ -123,6 +127,12 @@ class Answer:
         else:
             self._closed = call
 
+    def when_fed(self, call: Callable[[], None]) -> None:
+        """Calls back at every piece of the body that arrives; at once for what is there already."""
+        self._fed = call
+        if self._parts:
+            call()
+
     def abort(self) -> None:
         connection = self._connection
         if connection is not None:
@@ -175,6 +185,8 @@ class Answer:
 
     def feed(self, data: bytes) -> None:
         self.silent = 0.0
+        if self._fed is not None:
+            self._fed()
         if self._sink is not None:
             self._sink(data)
             return

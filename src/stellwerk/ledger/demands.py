@@ -24,11 +24,14 @@ def make_demand(
     if not principal.is_charged:
         return None
     output, answers = estimate.output_tokens, estimate.answers
-    expected = _dearest(prices, estimate.input_tokens, assumed_output_tokens * answers if output is None else output)
+    pages = estimate.pages
+    expected = _dearest(
+        prices, estimate.input_tokens, assumed_output_tokens * answers if output is None else output, pages
+    )
     if expected <= 0:
         return None
     # Who has nothing at all must not be served because the least rounds to nothing.
-    least = max(1, _dearest(prices, estimate.least_input_tokens, answers if output is None else output))
+    least = max(1, _dearest(prices, estimate.least_input_tokens, answers if output is None else output, pages))
     return Demand(
         hold_id=secrets.token_hex(16),
         owner=owner,
@@ -70,6 +73,6 @@ def _over_budget(limit: Limit, room: Room, metadata: dict[str, object], now: flo
     )
 
 
-def _dearest(prices: Sequence[Price], input_tokens: int, output_tokens: int) -> int:
-    usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+def _dearest(prices: Sequence[Price], input_tokens: int, output_tokens: int, pages: int = 0) -> int:
+    usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens, pages=pages)
     return max((cost(price, usage) for price in prices), default=0)

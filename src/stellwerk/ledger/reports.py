@@ -227,3 +227,13 @@ def _date(day: int) -> str:
 
 def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 1)
+
+
+def requests_by_target(connection: Connection, since: float, provider: str) -> dict[str, int]:
+    """How many requests went to each of a provider's models, by its name there; those that failed count too."""
+    query = (
+        select(calls.c.target, func.count())
+        .where(calls.c.at >= since, calls.c.provider == provider, calls.c.target.is_not(None))
+        .group_by(calls.c.target)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}

@@ -19,9 +19,15 @@ from stellwerk.core.errors import (
 )
 from stellwerk.core.plan import Plan, Target
 from stellwerk.core.ports import Meter, Provider, Reply
+from stellwerk.limits.gate import Gate
 from stellwerk.pipeline.meter import CallMeter
 from stellwerk.routing.breaker import Breakers, Probe
+from stellwerk.routing.choice import Traffic
 
+_NO_TURN = frozenset({"queue_full", "queue_timeout"})
+"""Who was not let in, or waited for long, does not stand in line again."""
+_OF_A_PAGE = frozenset({"ocr_crashed", "ocr_timeout", "ocr_failed"})
+"""A page can be made to bring its reader down, which is replaced: nobody else has to wait for that."""
 _FIRST_WAIT, _LONGEST_BACK_OFF = 0.5, 5.0
 LONGEST_WAIT: Final = 30.0
 """Seconds that a call waits for a target. Who is told to wait longer is told so: his client knows better what to do."""
@@ -46,14 +52,19 @@ class Dispatch:
         breakers: Breakers,
         clock: Clock,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        gate: Callable[[Target], Gate | None] = lambda _: None,
+        traffic: Traffic | None = None,
     ) -> None:
-        """`attempts` are the most for one call, over all of its targets."""
+        """`attempts` are the most for one call, over all of its targets. `gate` is where the calls of a target wait for
+        their turn; `traffic` is told of each that is running."""
         self.providers = providers
         self._watch = watch
         self.attempts = attempts
         self._breakers = breakers
         self._clock = clock
         self._sleep = sleep
+        self._gate = gate
+        self._traffic = traffic or Traffic(clock)
 
     async def run(self, call: Call, plan: Plan, reply: Reply, meter: CallMeter) -> None:
         """Raises the error of the last attempt when none brought an answer.
@@ -121,26 +132,15 @@ class Dispatch:
         breakers = self._breakers
         meter.attempt(target)
         try:
-            provider = self.providers.get(target.provider)
-            if provider is None:
-                raise Unavailable("This model's provider is not available at the moment.", may_fall_back=True)
-            wire = provider.wire(call.operation, call.wire)
-            if wire is None:
-                raise BadRequest(
-                    f"The model '{call.model}' cannot be used for this.", param="model", code="unsupported_operation"
-                )
-            watched: Meter = meter
-            if probe.breaker is not None:
-                watched = _ProbeMeter(meter, partial(breakers.succeeded, target, probe))
-            answer = await provider.send(call, target, wire, reply.fields(wire))
-            try:
-                if wire is call.wire:
-                    await reply.relay(answer, target, watched)
-                else:
-                    await reply.render(provider.events(answer, wire, stream=call.stream), answer, watched)
-            finally:
-                # Complete answers do not mind; an unfinished one must not go on when nobody reads it any more.
-                answer.abort()
+            gate = self._gate(target)
+            if gate is None:
+                await self._ask(call, target, probe, reply, meter)
+            else:
+                await gate.enter(call)
+                try:
+                    await self._ask(call, target, probe, reply, meter)
+                finally:
+                    gate.leave()
         except GatewayError as error:
             if is_failure(error) and not self._is_late(call, error):
                 breakers.failed(target, probe, error.retry_after)
@@ -154,6 +154,36 @@ class Dispatch:
             raise
         breakers.succeeded(target, probe)
         return None
+
+    async def _ask(self, call: Call, target: Target, probe: Probe, reply: Reply, meter: CallMeter) -> None:
+        provider = self.providers.get(target.provider)
+        if provider is None:
+            raise Unavailable("This model's provider is not available at the moment.", may_fall_back=True)
+        wire = provider.wire(call.operation, call.wire)
+        if wire is None:
+            raise BadRequest(
+                f"The model '{call.model}' cannot be used for this.", param="model", code="unsupported_operation"
+            )
+        watched: Meter = meter
+        if probe.breaker is not None:
+            watched = _ProbeMeter(meter, partial(self._breakers.succeeded, target, probe))
+        traffic = self._traffic
+        traffic.begin(target)
+        try:
+            answer = await provider.send(call, target, wire, reply.fields(wire))
+        except BaseException:
+            traffic.end(target)
+            raise
+        meter.upstream_key = answer.key
+        try:
+            if wire is call.wire:
+                await reply.relay(answer, target, watched)
+            else:
+                await reply.render(provider.events(answer, wire, stream=call.stream), answer, target, watched)
+        finally:
+            traffic.end(target)
+            # Complete answers do not mind; an unfinished one must not go on when nobody reads it any more.
+            answer.abort()
 
     def _is_late(self, call: Call, error: GatewayError) -> bool:
         """Whether the time was up that the call had: a client that gives little of it says nothing about the target."""
@@ -216,13 +246,13 @@ class _ProbeMeter:
 def is_failure(error: GatewayError) -> bool:
     """Whether the upstream failed: not the request, not our credentials, and no limit of ours or of its own."""
     if isinstance(error, UpstreamError):
-        return not isinstance(error, UpstreamRefused)
+        return not isinstance(error, UpstreamRefused) and error.code not in _OF_A_PAGE
     return isinstance(error, Unavailable) and error.code == "upstream_overloaded"
 
 
 def is_transient(error: GatewayError) -> bool:
     """Whether the same target may do better in a moment."""
-    if not error.may_fall_back or isinstance(error, UpstreamRefused):
+    if not error.may_fall_back or isinstance(error, UpstreamRefused) or error.code in _NO_TURN:
         return False
     return isinstance(error, UpstreamError | Unavailable | RateLimited)
 

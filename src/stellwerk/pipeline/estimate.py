@@ -8,7 +8,7 @@ import msgspec
 from stellwerk.core.call import Call, Operation, Wire
 from stellwerk.core.outcome import Estimate
 
-_CHAT, _COMPLETION, _EMBEDDING = Operation.CHAT, Operation.COMPLETION, Operation.EMBEDDING
+_CHAT, _COMPLETION = Operation.CHAT, Operation.COMPLETION
 _NEVER_READ = frozenset({"logit_bias", "metadata"})
 _LONG = 64
 """Bytes from which a field beside the prompt counts: upstreams read tools, documents and more from such."""
@@ -50,6 +50,12 @@ def estimate(call: Call) -> Estimate:
     """Bounds of the tokens of a call whose body has been checked; pure, and linear in the body's length."""
     fields = call.fields
     operation = call.operation
+    if operation is Operation.OCR:
+        return Estimate(
+            input_tokens=0, least_input_tokens=0, output_tokens=0, pages=len(_read_list(fields.get("pages", b"[]")))
+        )
+    if operation is Operation.RERANK:
+        return _estimate_ranking(fields)
     main = "messages" if operation is _CHAT else "prompt" if operation is _COMPLETION else "input"
     if call.wire is Wire.OLLAMA_GENERATE:
         main = "prompt"
@@ -61,7 +67,7 @@ def estimate(call: Call) -> Estimate:
     for name, value in fields.items():
         if name != main and name not in _NEVER_READ and len(text := bytes(value)) > _LONG:
             most += _count_images(text) if name == "images" else _weigh(text)[1]
-    if operation is _EMBEDDING:
+    if operation is Operation.EMBEDDING:
         return Estimate(input_tokens=most, least_input_tokens=least, output_tokens=0)
     limit, answers = _output_limit(fields), _count_choices(fields)
     if call.wire in _OLLAMA_WIRES:
@@ -70,6 +76,17 @@ def estimate(call: Call) -> Estimate:
         answers *= _count_prompts(prompt)
     output = None if limit is None else limit * answers
     return Estimate(input_tokens=most, least_input_tokens=least, output_tokens=output, answers=answers)
+
+
+def _estimate_ranking(fields: Mapping[str, msgspec.Raw]) -> Estimate:
+    """A reranker reads the query once with each document; with the vectors of an embedding model it is read once."""
+    documents = bytes(fields.get("documents", b"[]"))
+    most, least = _count_text(documents)
+    most_query, least_query = _count_text(bytes(fields.get("query", b"")))
+    count = len(_read_list(documents)) if documents.startswith(b"[") else 1
+    # Some models put up to four tokens of their own around each pair.
+    most += count * (most_query + 4)
+    return Estimate(input_tokens=most, least_input_tokens=least + least_query, output_tokens=0)
 
 
 class LateEstimate:

@@ -8,10 +8,10 @@ from stellwerk.core.call import Call
 from stellwerk.core.clock import Clock
 from stellwerk.core.errors import ClientLeft, Forbidden, GatewayError
 from stellwerk.core.outcome import Estimate
-from stellwerk.core.plan import Plan, Price
+from stellwerk.core.plan import Plan, Price, Target
 from stellwerk.core.ports import Hold, Likely, Reply
 from stellwerk.core.principal import Principal, Tier
-from stellwerk.http.exchange import Headers
+from stellwerk.http.exchange import Headers, header_text
 from stellwerk.pipeline.dispatch import Dispatch
 from stellwerk.pipeline.estimate import LateEstimate
 from stellwerk.pipeline.meter import CallMeter
@@ -38,6 +38,9 @@ class GatewayReply(Reply, Protocol):
     def admit(self, headers: Headers) -> None:
         """The call may run; `headers` go out with the answer."""
 
+    def tell(self, error: GatewayError) -> bool:
+        """Tells a client whose answer was opened while it waited that it gets none; False when it has seen nothing."""
+
 
 class Gateway:
     """Carries a call through plan, admission, hold, dispatch and settlement."""
@@ -52,13 +55,16 @@ class Gateway:
         settle: Settle,
         clock: Clock,
         default_price: Price | None = None,
+        answered: Callable[[Call, Plan, Target], None] = lambda _call, _plan, _target: None,
     ) -> None:
+        """`answered` is told which target of a plan answered the call."""
         self._plan = plan
         self._admit = admit
         self._hold = hold
         self._dispatch = dispatch
         self._settle = settle
         self._clock = clock
+        self._answered = answered
         self.default_price = default_price
         """Of a model without a price, for who is not of the house."""
         self._running: dict[CallMeter, tuple[Principal, asyncio.Task[Any] | None]] = {}
@@ -67,6 +73,15 @@ class Gateway:
     def in_flight(self) -> int:
         """Calls that are being answered, or wait for money."""
         return len(self._running)
+
+    def plan(self, call: Call) -> Plan:
+        """Where the call would go, without making it. Raises what says that it could not be made."""
+        return self._plan(call)
+
+    def enter(self, call: Call, model: str) -> Permit:
+        """Counts a call that asks `model` nothing, such as one that only loads it, among those of its caller; to be
+        released when it is over. Raises RateLimited and Unavailable."""
+        return self._admit(call, LateEstimate(call), model)
 
     def cut(self, may_go_on: Callable[[Principal], bool]) -> int:
         """Ends the running calls of those who may not go on, and returns how many they were."""
@@ -98,11 +113,17 @@ class Gateway:
                 del self._running[meter]
                 raise
         try:
-            reply.admit(permit.headers)
+            note = plan.note
+            reply.admit(
+                permit.headers if note is None else (*permit.headers, (b"x-stellwerk-fallback", header_text(note)))
+            )
             await self._dispatch.run(call, plan, reply, meter)
+            if meter.target is not None:
+                self._answered(call, plan, meter.target)
         except GatewayError as error:
-            meter.fail(200 if reply.started else error.status, error.code)
-            if not reply.started:
+            told = reply.started or reply.tell(error)
+            meter.fail(200 if told else error.status, error.code)
+            if not told:
                 raise
         except asyncio.CancelledError:
             meter.fail(ClientLeft.status, ClientLeft.code)

@@ -27,6 +27,7 @@ class CallMeter:
         "hold",
         "status",
         "target",
+        "upstream_key",
         "usage",
     )
 
@@ -43,6 +44,7 @@ class CallMeter:
         self.attempts = 0
         self.target: Target | None = None
         self.usage: Usage | None = None
+        self.upstream_key: int | None = None
         self.status = 200
         self.error: str | None = None
 
@@ -50,6 +52,7 @@ class CallMeter:
         self.attempts += 1
         self.target = target
         self.usage = None
+        self.upstream_key = None
 
     def begin(self) -> float:
         if self._first_byte is None:
@@ -112,6 +115,7 @@ class CallMeter:
             cost=cost,
             duration=duration,
             first_byte=first - call.received if first is not None else None,
+            upstream_key=self.upstream_key,
         )
 
     @property

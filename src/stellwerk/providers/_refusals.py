@@ -36,6 +36,13 @@ _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _PARAM = re.compile(r"[\w.\[\]-]{1,128}")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _CODES = {"exceed_context_size_error": "context_length_exceeded"}
+# llama.cpp calls some mistakes of the client its own.
+_CLIENT_FAULTS = (
+    (re.compile(r"^input \(\d+ tokens\) is too large to process"), "context_length_exceeded"),
+    (re.compile(r"^(?:image|audio|video) input is not supported"), "unsupported_value"),
+    (re.compile(r"^Multimodal data provided, but model does not support"), "unsupported_value"),
+    (re.compile(r"^(?:Invalid base64 value|Unknown reasoning format)"), "invalid_value"),
+)
 
 
 class _Body(msgspec.Struct):
@@ -52,6 +59,8 @@ def read_refusal(
     `secrets` is what the upstream was shown: it stands in no error, however it looks.
     """
     message, code, param = _read_error(body, secrets)
+    if status == 500 and (fault := _client_fault(message)):
+        status, code = 400, fault
     wait = parse_retry_after(retry_after, now)
     if status == 429:
         return RateLimited(
@@ -81,10 +90,9 @@ def read_refusal(
         return TooLarge(message or "The request is too large for the upstream.")
     if status == 409:
         return Conflict(message or "The upstream reports a conflict.", code=code or "conflict", param=param)
-    if status == 422:
-        return Unprocessable(message or "The upstream rejected the request.", code=code or "invalid_value", param=param)
     if 400 <= status < 500 and status not in (408, 425, 499):
-        return BadRequest(message or "The upstream rejected the request.", code=code or "invalid_value", param=param)
+        kind = Unprocessable if status == 422 else BadRequest
+        return kind(message or "The upstream rejected the request.", code=code or "invalid_value", param=param)
     if status in (408, 504):
         return UpstreamTimeout("The upstream did not answer in time.", may_fall_back=True)
     if status in (503, 529):
@@ -95,6 +103,11 @@ def read_refusal(
             may_fall_back=True,
         )
     return UpstreamError(f"The upstream failed with status {status}.", may_fall_back=True)
+
+
+def _client_fault(message: str | None) -> str | None:
+    """The code for a failure that lies with the request, although the upstream takes the blame."""
+    return next((code for pattern, code in _CLIENT_FAULTS if message and pattern.match(message)), None)
 
 
 def _read_error(body: bytes, secrets: Sequence[str]) -> tuple[str | None, str | None, str | None]:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
 from stellwerk.core.call import Operation
 from stellwerk.core.errors import GatewayError, UpstreamError
@@ -74,8 +75,12 @@ class _Facts(msgspec.Struct, frozen=True):
 class Ollama:
     """Lists the models of the Ollama at `address` (scheme, host and port) as models of the provider `name`."""
 
-    def __init__(self, fetch: Fetch, *, address: str = DEFAULT_ADDRESS, name: str = "ollama") -> None:
+    def __init__(
+        self, fetch: Fetch, *, address: str = DEFAULT_ADDRESS, name: str = "ollama", local: bool = True
+    ) -> None:
+        """`local` says that the Ollama runs on a machine of the operator's."""
         self.name = name
+        self._local = local
         self._address = address.rstrip("/")
         self._fetch = fetch
         self._facts: dict[str, _Facts] = {}
@@ -94,7 +99,11 @@ class Ollama:
         # Rebuilt from what is installed now, so that it never outgrows the list.
         self._facts = {tag.digest: fact for tag, fact in zip(tags, facts, strict=True) if fact and tag.digest}
         shortcodes = ollama_shortcodes(tag.name for tag in tags)
-        return [_model(self.name, tag, fact, shortcodes[tag.name]) for tag, fact in zip(tags, facts, strict=True)]
+        models = [_model(self.name, tag, fact, shortcodes[tag.name]) for tag, fact in zip(tags, facts, strict=True)]
+        # Short names are for what is near: nobody who lists them expects what stands in a cloud.
+        return (
+            models if self._local else [replace(each, local=False, size_bytes=None, shortcode=None) for each in models]
+        )
 
     async def _learn(self, tag: _Tag, questions: asyncio.Semaphore) -> _Facts | None:
         known = self._facts.get(tag.digest)
@@ -209,7 +218,7 @@ def _model(provider: str, tag: _Tag, facts: _Facts | None, shortcode: str) -> Mo
         created=_unix_seconds(tag.modified_at),
         context_length=(facts.context_length if facts else None) or details.context_length or None,
         operations=_operations(capabilities),
-        input_modalities=("text", "image") if capabilities and "vision" in capabilities else ("text",),
+        input_modalities=_inputs(capabilities or frozenset()),
         parameters=_parameters(capabilities or frozenset()),
         architecture=facts.architecture if facts else None,
         parameter_count=facts.parameter_count if facts else None,
@@ -217,7 +226,13 @@ def _model(provider: str, tag: _Tag, facts: _Facts | None, shortcode: str) -> Mo
         size_bytes=tag.size if local else None,
         local=local,
         shortcode=shortcode,
+        certain=capabilities is not None,
     )
+
+
+def _inputs(capabilities: frozenset[str]) -> tuple[str, ...]:
+    more = (("vision", "image"), ("audio", "audio"))
+    return ("text", *(modality for capability, modality in more if capability in capabilities))
 
 
 def _operations(capabilities: frozenset[str] | None) -> frozenset[Operation]:
@@ -227,7 +242,7 @@ def _operations(capabilities: frozenset[str] | None) -> frozenset[Operation]:
     if "completion" in capabilities:
         operations |= {Operation.CHAT, Operation.COMPLETION}
     if "embedding" in capabilities:
-        operations.add(Operation.EMBEDDING)
+        operations |= {Operation.EMBEDDING, Operation.RERANK}
     return frozenset(operations)
 
 

@@ -20,6 +20,7 @@ from stellwerk.http.upstream import Answer
 from stellwerk.providers._key_refusals import Refusal, RefusalKind, read_key_refusal
 from stellwerk.providers._openai_events import read_events
 from stellwerk.providers._refusals import read_refusal
+from stellwerk.providers._reranking import embedding_fields, read_scored
 from stellwerk.providers.key_ring import KeyStatus, UpstreamKeys
 
 _PATHS = {
@@ -27,6 +28,8 @@ _PATHS = {
     Wire.OPENAI_COMPLETION: "/completions",
     Wire.OPENAI_EMBEDDING: "/embeddings",
 }
+_OF_VECTORS = frozenset({Operation.EMBEDDING, Operation.RERANK})
+"""What an embedding model can do."""
 _MOST_MODELS = 20_000
 _DISCOVERY_SECONDS = 15.0
 _log = logging.getLogger("stellwerk.providers")
@@ -46,6 +49,8 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     local: bool = False
     completions: bool = True
     embeddings: bool = True
+    rerank: str = ""
+    """Where it reranks: a path below `base_url`, or with a slash before it one of its host; empty when it does not."""
     lists_models: bool = True
     stream_options: bool = True
     model_prefix: str = ""
@@ -73,8 +78,12 @@ class _List(msgspec.Struct):
 class OpenAICompatible:
     """Fills the port `Provider` for one upstream."""
 
-    def __init__(self, settings: ProviderSettings, pool: Pool, clock: Clock) -> None:
+    def __init__(
+        self, settings: ProviderSettings, pool: Pool, clock: Clock, parked: Callable[[int], None] = lambda _index: None
+    ) -> None:
+        """`parked` is told the place of a key that the upstream does not know."""
         self.name = settings.name
+        self._parked = parked
         self._settings = settings
         self._pool = pool
         self._clock = clock
@@ -83,7 +92,11 @@ class OpenAICompatible:
         shown += [key.reveal() for key in settings.keys]
         self._secrets = tuple(sorted(shown, key=len, reverse=True))
         self._keys = UpstreamKeys(settings.keys, clock) if len(settings.keys) > 1 else None
+        self._only_key = 0 if settings.keys else None
         self._heads = {wire: self._all_heads("POST", self._path + path) for wire, path in _PATHS.items()}
+        if settings.rerank:
+            path = settings.rerank if settings.rerank.startswith("/") else f"{self._path}/{settings.rerank}"
+            self._heads[Wire.RERANK] = self._all_heads("POST", path)
 
     def _all_heads(self, method: str, path: str) -> tuple[bytes, ...]:
         """One for each key."""
@@ -101,7 +114,7 @@ class OpenAICompatible:
         if key is not None:
             lines.append(f"authorization: Bearer {key.reveal()}")
         lines += [f"{name}: {value}" for name, value in settings.headers]
-        if method == "POST":
+        if method != "GET":
             lines += ["content-type: application/json", "content-length: "]
             return "\r\n".join(lines).encode("latin-1")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
@@ -110,11 +123,30 @@ class OpenAICompatible:
         settings = self._settings
         if operation is Operation.EMBEDDING:
             return Wire.OPENAI_EMBEDDING if settings.embeddings else None
+        if operation is Operation.RERANK:
+            return Wire.RERANK if settings.rerank or settings.embeddings else None
+        if operation is Operation.OCR:
+            return None
         if operation is Operation.COMPLETION and settings.completions:
             return Wire.OPENAI_COMPLETION
         return Wire.OPENAI_CHAT
 
     async def send(self, call: Call, target: Target, wire: Wire, fields: Mapping[str, msgspec.Raw]) -> UpstreamAnswer:
+        if wire is Wire.RERANK and self._is_scored_here(target.model):
+            vectors = await self.send_as(call, target, Wire.OPENAI_EMBEDDING, embedding_fields(fields))
+            return await read_scored(vectors)
+        return await self.send_as(call, target, wire, fields)
+
+    def _is_scored_here(self, model: str) -> bool:
+        """Whether documents are ranked by the vectors of the model: a server that reranks may refuse to do it with an
+        embedding model."""
+        settings = self._settings
+        return not settings.rerank or (settings.embeddings and _operations(model) == _OF_VECTORS)
+
+    async def send_as(
+        self, call: Call, target: Target, wire: Wire, fields: Mapping[str, msgspec.Raw]
+    ) -> UpstreamAnswer:
+        """The same in exactly this wire."""
         body = self.write_body(call, target, wire, fields)
         heads = self._heads[wire]
         if self._keys is None:
@@ -128,6 +160,7 @@ class OpenAICompatible:
     async def _ask(self, request: bytes, deadline: float) -> Answer:
         answer = await self._pool.send(request, deadline)
         answer.secrets = self._secrets
+        answer.key = self._only_key
         status = answer.status
         if status < 200 or status >= 300:
             raise _error_of(answer, await _read_body(answer), self._clock.now())
@@ -145,6 +178,7 @@ class OpenAICompatible:
             status = answer.status
             if 200 <= status < 300:
                 keys.succeeded(index)
+                answer.key = index
                 return answer
             body, now = await _read_body(answer), self._clock.now()
             error = _error_of(answer, body, now)
@@ -168,12 +202,15 @@ class OpenAICompatible:
         place, name = f"{index + 1} of {len(self._settings.keys)}", self.name
         if refusal.kind is RefusalKind.UNAUTHORIZED:
             _log.error("%s does not know the key %s: it is not used again before a restart or reload", name, place)
+            self._parked(index)
         else:
             _log.info("%s refused the key %s for a while: %s", name, place, refusal.kind.value)
 
     def key_status(self) -> list[KeyStatus]:
-        """The state of each key where there are several."""
-        return [] if self._keys is None else self._keys.status()
+        """The state of each key; a single one is always ready, since there is none to turn to."""
+        if self._keys is not None:
+            return self._keys.status()
+        return [KeyStatus(index=0, state="ready")] if self._settings.keys else []
 
     def try_all_keys(self) -> None:
         """Gives keys that were refused another chance."""
@@ -233,7 +270,6 @@ class OpenAICompatible:
     def _model(self, row: _Listed) -> Model:
         settings = self._settings
         name = row.id.removeprefix(settings.model_prefix)
-        embeds = "embed" in name.lower()
         return Model(
             provider=settings.name,
             name=name,
@@ -243,10 +279,18 @@ class OpenAICompatible:
             context_length=_first_number(
                 row.context_length, row.context_window, row.max_model_len, row.max_context_length
             ),
-            # Nothing is known of the others: what they cannot do, the upstream says.
-            operations=frozenset({Operation.EMBEDDING} if embeds else Operation),
+            operations=_operations(name),
             local=settings.local,
         )
+
+
+def _operations(name: str) -> frozenset[Operation]:
+    """What a model is for, as far as its name tells."""
+    folded = name.lower()
+    if "rerank" in folded:
+        return frozenset({Operation.RERANK})
+    # Nothing is known of the others: what they cannot do, the upstream says.
+    return _OF_VECTORS if "embed" in folded else frozenset(Operation)
 
 
 def _read_row(raw: msgspec.Raw) -> _Listed | None:

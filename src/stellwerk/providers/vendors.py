@@ -43,6 +43,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Has `/completions`."""
     embeddings: bool = True
     """Has `/embeddings`."""
+    rerank: str = ""
+    """Where it reranks: a path below `base_url`, or with a slash before it one of its host; empty when it does not."""
     models: bool = True
     """Has `GET /models`."""
     stream_options: bool = True

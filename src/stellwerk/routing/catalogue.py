@@ -7,10 +7,11 @@ stands in a table before the first request asks for it, so that planning is a lo
 import difflib
 import heapq
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from graphlib import CycleError, TopologicalSorter
-from itertools import chain
+from itertools import chain, islice
 from typing import TypeAlias
 
 import msgspec
@@ -22,6 +23,7 @@ PriceOf: TypeAlias = Callable[[str, str], Price | None]
 """Provider and upstream name to price; called for names that no list contains, so it must be a lookup in memory."""
 
 _LONGEST_NAME = 512
+_SHORTEST_PREFIX = 3
 _SUGGESTIONS = 3
 _COMPARED_NAMES = 200
 _COMPARED_CHARACTERS = 128
@@ -63,10 +65,13 @@ class Snapshot:
         aliases: Mapping[str, Alias] | None = None,
         open_providers: Iterable[str] = (),
         price: PriceOf = no_price,
+        prefixes: bool = False,
     ) -> None:
-        """`open_providers` take every name after their slash, listed or not."""
+        """`open_providers` take every name after their slash, listed or not. With `prefixes` the beginning of a name
+        is enough when all names that begin so lead to one model."""
         order = alias_order(aliases or {})
         self._price = price
+        self._sorted: list[str] = []
         self._by_id = _with_own_shortcodes(models)
         self._by_target = {(model.provider, model.name): model for model in self._by_id.values()}
         self._open = {name.casefold(): name for name in open_providers}
@@ -80,6 +85,8 @@ class Snapshot:
         """Alias and target for every target that leads nowhere at this moment."""
         shortcodes = (model.shortcode for model in self._by_id.values() if model.shortcode)
         self._names = [(name.casefold(), name) for name in dict.fromkeys(chain(self._by_id, shortcodes))]
+        if prefixes:
+            self._sorted = sorted(self._folded)
 
     def models(self) -> Sequence[Model]:
         """Local models first, then the providers' in their order, aliases last."""
@@ -107,7 +114,26 @@ class Snapshot:
         # Tags of Ollama have colons too: only a provider's name before it makes it a separator.
         if separator and "/" not in provider and provider.casefold() in self._providers:
             return self.plan(f"{provider}/{model}")
-        return None
+        return self._plan_of_prefix(name.casefold())
+
+    def _plan_of_prefix(self, prefix: str) -> Plan | None:
+        """Where all names lead that begin so; None when they do not agree."""
+        if len(prefix) < _SHORTEST_PREFIX or not self._sorted:
+            return None
+        first = bisect_left(self._sorted, prefix)
+        found: Plan | None = None
+        for name in islice(self._sorted, first, None):
+            if not name.startswith(prefix):
+                break
+            plan = self._folded[name]
+            if found is not None and plan is not found:
+                return None
+            found = plan
+        return found
+
+    def model_of(self, target: Target) -> Model | None:
+        """What is known of a target; None when no list contains it."""
+        return self._by_target.get((target.provider, target.model))
 
     def supports(self, target: Target, operation: Operation) -> bool:
         """Whether the target is not known to be unable to do it."""
@@ -273,6 +299,9 @@ class Catalogue:
 
     def plan(self, name: str) -> Plan | None:
         return self._snapshot.plan(name)
+
+    def model_of(self, target: Target) -> Model | None:
+        return self._snapshot.model_of(target)
 
     def supports(self, target: Target, operation: Operation) -> bool:
         return self._snapshot.supports(target, operation)

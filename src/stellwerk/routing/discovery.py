@@ -64,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """For the sources that change often."""
     answer_seconds: float = 10.0
     """A provider that has not answered by then keeps its last list."""
+    prefixes: bool = False
+    """The beginning of a model's name is enough where it is clear."""
 
 
 class Discovery:
@@ -143,6 +145,10 @@ class Discovery:
         """Asks every provider; each answer is in the catalogue as soon as it came. Never raises for a provider."""
         await self._refresh(lambda _source: True)
 
+    async def refresh(self, name: str) -> None:
+        """Asks one provider. Never raises for it."""
+        await self._refresh(lambda source: source.lister.name == name)
+
     async def _refresh(self, chosen: Callable[[Source], bool]) -> None:
         async with self._turn:
             asked = [source for source in self._sources.values() if source.listed and chosen(source)]
@@ -204,7 +210,14 @@ class Discovery:
             with_registered(self._lists.get(name, ()), source.registered) for name, source in self._sources.items()
         ]
         open_providers = [name for name, source in self._sources.items() if source.open]
-        return partial(_build, [*self._published_local, *chain(*known)], self._aliases, open_providers, self._price)
+        return partial(
+            _build,
+            [*self._published_local, *chain(*known)],
+            self._aliases,
+            open_providers,
+            self._price,
+            prefixes=self.settings.prefixes,
+        )
 
 
 def with_registered(listed: Sequence[Model], registered: Sequence[Model]) -> Sequence[Model]:
@@ -239,10 +252,15 @@ def _with_facts(model: Model, facts: Model) -> Model:
 
 
 def _build(
-    models: Sequence[Model], aliases: Mapping[str, Alias], open_providers: Sequence[str], price: PriceOf
+    models: Sequence[Model],
+    aliases: Mapping[str, Alias],
+    open_providers: Sequence[str],
+    price: PriceOf,
+    *,
+    prefixes: bool,
 ) -> Snapshot:
     priced = (_with_price(model, price) for model in models)
-    return Snapshot(priced, aliases=aliases, open_providers=open_providers, price=price)
+    return Snapshot(priced, aliases=aliases, open_providers=open_providers, price=price, prefixes=prefixes)
 
 
 def _with_price(model: Model, price: PriceOf) -> Model:

@@ -13,6 +13,8 @@ _REQUESTS = {
     Operation.CHAT: "chat completions",
     Operation.COMPLETION: "completions",
     Operation.EMBEDDING: "embeddings",
+    Operation.RERANK: "reranking",
+    Operation.OCR: "reading pages",
 }
 
 

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from itertools import chain
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import Connection, Dialect, Table, insert
 
@@ -14,6 +14,13 @@ Row = tuple[Any, ...]
 # Rows a statement, largest first. One statement for many rows is what makes a batch cheap: the driver gives up the
 # interpreter lock and fights for it again once a statement, which in a busy process costs more than the insert.
 _ROWS_PER_STATEMENT = (64, 8, 1)
+
+
+class Statement(Protocol):
+    """What writes the rows of a stream."""
+
+    def run(self, connection: Connection, rows: list[Row]) -> None:
+        """Inside a transaction, in the writer's thread. Raises what the database raises."""
 
 
 class InsertStatement:

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, Table, insert, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from stellwerk.storage.failures import is_storage_failure, storage_unavailable
-from stellwerk.storage.stream import InsertStatement, Item, Row, Stream
+from stellwerk.storage.stream import InsertStatement, Item, Row, Statement, Stream
 from stellwerk.storage.tables import storage_probe
 
 _log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Writer:
         self._engine = engine
         self._settings = settings or WriterSettings()
         self._streams: list[Stream[Any]] = []
-        self._statements: dict[Stream[Any], InsertStatement] = {}
+        self._statements: dict[Stream[Any], Statement] = {}
         self._works: deque[_Work[Any]] = deque()
         self._connection: Connection | None = None
         self._pause = self._settings.retry_seconds
@@ -89,7 +89,10 @@ class Writer:
 
     def stream(self, table: Table, columns: tuple[str, ...], encode: Callable[[Item], Row]) -> Stream[Item]:
         """A new stream into `columns` (in the table's order); its `append` is cheap enough for every request."""
-        statement = InsertStatement(table, columns, self._engine.dialect)
+        return self.stream_into(InsertStatement(table, columns, self._engine.dialect), encode)
+
+    def stream_into(self, statement: Statement, encode: Callable[[Item], Row]) -> Stream[Item]:
+        """The same into a statement of its owner's, which gets the rows of one commit at once."""
         stream = Stream(encode=encode, bound=self._settings.stream_rows, wake=self._wake.set)
         self._statements[stream] = statement
         self._streams.append(stream)

@@ -92,6 +92,10 @@ class LogWriter:
         """Masks a secret in every record from now on. Raises ValueError when there are too many or it is too long."""
         self._redactor.add_secret(secret)
 
+    def redact(self, text: str) -> str:
+        """The text as the log would show it: without anything that looks like a secret, and not longer than a line."""
+        return self._redactor.redact(text, MAX_LINE // 2)
+
     def apply(self, settings: LogSettings) -> None:
         """Takes over new settings while running."""
         human = settings.format == "human" or (settings.format == "auto" and self._terminal)

@@ -40,6 +40,28 @@ class Processor:
         return self._busy
 
 
+class Cores:
+    """How busy each core was between two looks."""
+
+    def __init__(self, stat: Path = _STAT) -> None:
+        self._stat = stat
+        self._seen = _read_core_times(stat)
+        self._busy = [0.0] * len(self._seen)
+
+    def busy(self) -> list[float]:
+        """Percent by core since the look before, of which the first was at the start; none where nobody tells."""
+        now = _read_core_times(self._stat)
+        if len(now) != len(self._seen):
+            self._seen, self._busy = now, [0.0] * len(now)
+            return self._busy
+        for place, (new, old) in enumerate(zip(now, self._seen, strict=True)):
+            total, idle = new[0] - old[0], new[1] - old[1]
+            if total > 0:
+                self._seen[place] = new
+                self._busy[place] = round(min(100.0, max(0.0, 100.0 * (total - idle) / total)), 1)
+        return list(self._busy)
+
+
 def read_memory(meminfo: Path = _MEMINFO) -> Memory | None:
     """None where the system does not tell."""
     try:
@@ -58,3 +80,18 @@ def _read_times(stat: Path) -> tuple[int, int] | None:
         return sum(figures), sum(figures[place] for place in _IDLE)
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _read_core_times(stat: Path) -> list[tuple[int, int]]:
+    """As `_read_times`, of each core."""
+    times = []
+    try:
+        for line in stat.read_text("ascii").splitlines()[1:]:
+            name, *texts = line.split()
+            if not name.startswith("cpu"):
+                break
+            figures = [int(text) for text in texts][:_SUMMED]
+            times.append((sum(figures), sum(figures[place] for place in _IDLE)))
+    except (OSError, ValueError, IndexError):
+        return []
+    return times

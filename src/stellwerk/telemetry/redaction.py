@@ -11,11 +11,13 @@ MIN_SECRET_LENGTH = 6
 
 MAX_SECRET_LENGTH = 4_096
 
-_HINTS = ("sk-", "gsk_", "xai-", "aiza", "hf_", "pplx-", "bearer ", "basic ", "://", "key=", "token=")
+_HINTS = ("sk-", "gsk_", "xai-", "aiza", "hf_", "pplx-", "whsec_", "bearer ", "basic ", "://", "key=", "token=")
 """Every text that one of the patterns below matches holds one of these when it is in lower case."""
 _LOOKS_LIKE_A_KEY = (
     # The prefixes by which OpenAI and those who follow it, Groq, xAI, Google, Hugging Face, Perplexity mark their keys.
     r"(?<![A-Za-z0-9])(?:sk-|gsk_|xai-|AIza|hf_|pplx-)[A-Za-z0-9_\-.]{6,}",
+    # Signing secrets of webhooks, in base64.
+    r"(?<![A-Za-z0-9])whsec_[A-Za-z0-9+/=]{6,}",
     # What follows the scheme of an Authorization header.
     r"(?i:(?<=\bbearer )|(?<=authorization: basic ))[^\s\"',;]{8,}",
     # The user and password of an address.

@@ -5,6 +5,7 @@ import pytest
 from stellwerk.api._guard import Routes
 from stellwerk.api.dialects import render_error
 from stellwerk.api.ollama.endpoints import OllamaAPI
+from stellwerk.api.ollama.manage import Management
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.errors import MethodNotAllowed
 from stellwerk.http.router import Router
@@ -15,6 +16,9 @@ from stellwerk.http.router import Router
     [
         ("/api/chat", True),
         ("/api/blobs/sha256:0", True),
+        ("/api/nothing", True),
+        ("/api/", True),
+        ("/api", False),
         ("/api/uptime", False),
         ("/api/models", False),
         ("/v1/chat/completions", False),
@@ -31,7 +35,8 @@ def test_the_path_decides_how_an_error_is_said(path, plain):
 
 def test_every_route_of_ollamas_api_speaks_its_dialect():
     router = Router()
-    api = OllamaAPI(None, None, lambda _caller, _model: True, 1.0, list, SystemClock())
+    management = Management(None, None, dict, None)
+    api = OllamaAPI(None, None, lambda _caller, _model: True, 1.0, management, SystemClock())
     api.register(Routes(router, None, None))
     paths = {route.path.format(digest="sha256:0") for route in router} - {"/"}
     assert len(paths) > 10

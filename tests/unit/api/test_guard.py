@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from stellwerk.api._guard import Routes
+from stellwerk.api._guard import Request, Routes
 from stellwerk.auth.networks import read_networks
 from stellwerk.core.errors import Forbidden, RateLimited, Unauthenticated, UpstreamBroken
 from stellwerk.core.principal import ADMINS, CALLERS, OBSERVERS, OPEN, READERS, Principal, Role
@@ -278,3 +278,26 @@ async def test_a_cancelled_request_closes_its_connection(site):
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (exchange.broken, exchange.started) == (True, False)
+
+
+async def test_only_a_request_that_prefers_something_can_be_put_off_and_never_before_its_key_is_known(site):
+    asked = []
+
+    async def defer(request):
+        asked.append(request.caller)
+        request.exchange.respond(202, (), b"later")
+        return request.exchange.headers[b"prefer"] == b"respond-async"
+
+    site.routes.defer = defer
+    assert (await site.ask(authorization=b"Bearer sw-alice")).status == 200
+    assert (await site.ask(authorization=b"Bearer wrong", prefer=b"respond-async")).status == 401
+    assert (await site.ask(authorization=b"Bearer sw-viewer", prefer=b"respond-async")).status == 403
+    assert asked == []
+    assert (await site.ask(authorization=b"Bearer sw-alice", prefer=b"respond-async")).status == 202
+    assert (asked, len(site.seen)) == ([ALICE], 1)
+
+
+async def test_handlers_are_there_without_the_guard_for_who_knows_who_asks(site):
+    request = Request(RecordedExchange(path="/do"), "id", ADMIN, background=True)
+    await site.routes.handlers["POST", "/do"](request)
+    assert site.seen == [request]

@@ -8,7 +8,7 @@ from stellwerk.api.openai.reply import OpenAIReply
 from stellwerk.core.call import Operation, Wire
 from stellwerk.core.errors import RateLimited
 from stellwerk.core.plan import Model
-from stellwerk.core.principal import Principal, Role
+from stellwerk.core.principal import Principal, Priority, Role
 from stellwerk.http.router import Router
 from tests.port_fakes import ALICE, RecordedExchange
 
@@ -62,7 +62,9 @@ class Site:
             total_seconds=60.0,
             conversations=Conversations(self),
         )
-        api.register(Routes(self.router, Keys(), Watch()))
+        routes = Routes(self.router, Keys(), Watch())
+        api.register(routes)
+        api.register_calls(routes, "/renamed", lambda name: f"house/{name}")
 
     async def run(self, call, reply):
         self.calls.append(call)
@@ -70,10 +72,11 @@ class Site:
             raise self.error
         reply._exchange.respond(200, (), b"{}")
 
-    async def ask(self, path, body=None, key=b"alice"):
+    async def ask(self, path, body=None, key=b"alice", **more):
         method = "GET" if body is None else "POST"
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {b"x-api-key": key, b"x-request-id": b"trace-1"}
+        headers |= {name.replace("_", "-").encode(): value.encode() for name, value in more.items()}
         exchange = RecordedExchange(method=method, path=path, headers=headers, body=data)
         await self.router.find(path)[method](exchange)
         return exchange
@@ -183,3 +186,58 @@ async def test_a_clients_timeout_and_retries_are_clamped(site, wanted, retries, 
     (call,) = site.calls
     assert (call.deadline - call.received, call.attempts) == (seconds, attempts)
     assert site.conversations == []
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_further_models_are_read_and_never_seen_upstream(site, path):
+    await site.ask(f"/v1/{path}", BODIES[path] | {"fallbacks": ["a", "b"], "models": ["c"]})
+    (call,) = site.calls
+    assert call.fallbacks == ("a", "b", "c")
+    assert list(call.fields) == list(BODIES[path])
+
+
+@pytest.mark.parametrize("field", ["fallbacks", "models"])
+@pytest.mark.parametrize("value", ["a", [""], [1], ["x" * 257], [f"m{number}" for number in range(9)]])
+async def test_further_models_are_eight_names_at_most(site, field, value):
+    exchange = await site.ask("/v1/chat/completions", BODIES["chat/completions"] | {field: value})
+    assert (exchange.status, site.calls) == (400, [])
+    assert exchange.json["error"]["param"].startswith(field)
+
+
+@pytest.mark.parametrize("field", ["Fallbacks", "MODELS", "Prompt_Cache_Key"])
+async def test_no_other_spelling_of_our_fields_goes_upstream(site, field):
+    exchange = await site.ask("/v1/chat/completions", BODIES["chat/completions"] | {field: None})
+    assert (exchange.status, exchange.json["error"]["code"]) == (400, "invalid_parameter_name")
+
+
+async def test_a_call_has_the_priority_of_its_header(site):
+    body = BODIES["chat/completions"]
+    await site.ask("/v1/chat/completions", body, x_stellwerk_priority="low")
+    await site.ask("/v1/chat/completions", body)
+    assert [call.priority for call in site.calls] == [Priority.LOW, Priority.NORMAL]
+    exchange = await site.ask("/v1/chat/completions", body, x_stellwerk_priority="urgent")
+    assert (exchange.status, exchange.json["error"]["param"]) == (400, "x-stellwerk-priority")
+
+
+async def test_the_calls_of_one_session_are_tied_together(site):
+    body = BODIES["chat/completions"]
+    await site.ask("/v1/chat/completions", body | {"prompt_cache_key": "p"})
+    await site.ask("/v1/chat/completions", body | {"prompt_cache_key": "p"}, x_session_id="s")
+    await site.ask("/v1/chat/completions", body | {"session_id": "own"}, x_session_id="s")
+    assert [call.session for call in site.calls] == ["p", "s", "own"]
+    assert "prompt_cache_key" in site.calls[0].fields
+    assert site.conversations == ["own"]
+
+
+async def test_only_chats_are_remembered_though_every_call_may_have_a_session(site):
+    await site.ask("/v1/embeddings", BODIES["embeddings"] | {"session_id": "own"})
+    assert (site.calls[0].session, site.conversations) == ("own", [])
+    assert list(site.calls[0].fields) == list(BODIES["embeddings"])
+
+
+async def test_further_models_are_renamed_where_the_first_one_is(site):
+    body = BODIES["chat/completions"] | {"model": "up", "fallbacks": ["a"], "models": ["b"]}
+    await site.ask("/renamed/chat/completions", body)
+    (call,) = site.calls
+    assert (call.model, call.fallbacks) == ("house/up", ("house/a", "house/b"))
+    assert set(call.fields) == set(BODIES["chat/completions"])

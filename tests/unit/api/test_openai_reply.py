@@ -38,7 +38,7 @@ class Talk:
                 yield piece
 
         async with asyncio.timeout(5):
-            await self.reply.render(play(), PlayedAnswer(), self.meter)
+            await self.reply.render(play(), PlayedAnswer(), TARGET, self.meter)
         return self.exchange
 
 

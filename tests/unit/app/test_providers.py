@@ -18,7 +18,7 @@ class NoEngines:
         return []
 
 
-def taking(pools):
+def taking(pools, parked=None):
     providers = Providers(
         vendors=VENDORS,
         environ={},
@@ -29,6 +29,7 @@ def taking(pools):
         hide=lambda secret: None,
         price=lambda provider, model, published: published,
         registry=None,
+        parked=parked,
     )
     discovery = routing.Discovery(Catalogue(), clock=StillClock())
     return providers, lambda config: providers.take(config, discovery)

@@ -62,7 +62,7 @@ def test_every_row_becomes_a_model_of_its_vendor():
     assert (haiku.completion_tokens, models["gpt5m"].completion_tokens) == (False, True)
     assert (kimi.provider, kimi.name) == ("moonshot", "kimi-k2.5")
     assert (models["embedding-small"].operations, models["embedding-small"].max_output_tokens) == (
-        {Operation.EMBEDDING},
+        {Operation.EMBEDDING, Operation.RERANK},
         None,
     )
     assert placement.row("mammouth", haiku.name).shortcode == "claude-h"

@@ -30,6 +30,13 @@ def test_what_is_configured_goes_before_what_is_found():
     assert planned["openai"].settings.base_url == "http://10.0.0.1/v1"
 
 
+def test_whether_a_provider_reranks_is_known_of_a_vendor_and_tried_with_everybody_else():
+    own = Provider(base_url="http://10.0.0.1/v1")
+    config = Config(providers={"own": own, "openai": own}, discovery=Discovery(environment=False, ollama=False))
+    planned = plan_upstreams(config, VENDORS, {})
+    assert {name: plan.settings.rerank for name, plan in planned.items()} == {"own": "rerank", "openai": ""}
+
+
 def test_a_configured_vendor_takes_its_key_from_the_environment_without_the_blanks_around_it():
     config = Config(providers={"groq": Provider()}, discovery=Discovery(environment=False, ollama=False))
     planned = plan_upstreams(config, VENDORS, {"GROQ_API_KEY": "gsk-abc\n"})

@@ -12,6 +12,7 @@ from stellwerk.auth.keys import (
     create_key,
     find_key,
     has_keys,
+    import_key,
     key_counts,
     list_keys,
     revoke_key,
@@ -19,6 +20,7 @@ from stellwerk.auth.keys import (
 from stellwerk.auth.users import NewUser, UserChanges, change_user, create_user, find_user
 from stellwerk.core.errors import BadRequest, NotFound
 from stellwerk.core.principal import Allowance, Budget, Priority, Role, Window
+from stellwerk.core.secrets import Secret
 
 
 @pytest.fixture
@@ -218,3 +220,51 @@ def test_a_full_table_takes_no_further_key(create, database, digest, clock):
     with pytest.raises(KeyLimit, match="1 keys"):
         database.write(lambda connection: create_key(connection, NewKey(name="b"), digest, now=clock.now(), most=1))
     assert len(database.read(list_keys)) == 1
+
+
+# --- keys that were made elsewhere
+
+FOREIGN = "5f0c1d7be2" * 4
+
+
+@pytest.fixture
+def bring(database, digest, clock):
+    def bring(text=FOREIGN, created_at=1.0, **fields):
+        key = NewKey(name="brought", **fields)
+        return database.write(
+            lambda connection: import_key(connection, key, Secret(text), digest, created_at=created_at, now=clock.now())
+        )
+
+    return bring
+
+
+def test_a_key_that_was_made_elsewhere_is_known_by_its_own_text(bring, database, digest, clock):
+    record, is_new = bring()
+    assert is_new
+    assert (record.digest, record.last_four, record.created_at) == (digest(FOREIGN.encode()), "7be2", 1.0)
+    assert record.hint == "…7be2"
+    assert database.read(lambda connection: find_key(connection, record.id)) == record
+
+
+def test_a_key_is_brought_once(bring):
+    record, _ = bring()
+    assert bring() == (record, False)
+
+
+def test_no_key_comes_from_the_future(bring, clock):
+    assert bring(created_at=clock.now() + 1000)[0].created_at == clock.now()
+
+
+@pytest.mark.parametrize("text", ["", "short", "a" * 40, "x" * 513, "with a blank inside it 5f0c", "ü" * 20])
+def test_what_can_be_guessed_or_never_sent_is_not_taken(bring, text):
+    assert refusal(bring, text) == "weak_key"
+
+
+def test_a_key_that_is_brought_needs_room_and_an_owner(bring, database, digest, clock):
+    assert refusal(bring, user_id=99) == "user_not_found"
+    with pytest.raises(KeyLimit):
+        database.write(
+            lambda connection: import_key(
+                connection, NewKey(name="k"), Secret(FOREIGN), digest, created_at=1, now=clock.now(), most=0
+            )
+        )

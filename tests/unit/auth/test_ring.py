@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from stellwerk.auth.admin import ensure_built_in_users
 from stellwerk.auth.keys import KeyChanges, KeyRecord, NewKey, change_key, create_key, revoke_key
-from stellwerk.auth.ring import ENVIRONMENT_KEY_ID, Changes, KeyRing, Revisions, combine_roles, load_changes
+from stellwerk.auth.principals import ENVIRONMENT_KEY_ID, combine_roles
+from stellwerk.auth.ring import Changes, KeyRing, Revisions, load_changes
 from stellwerk.auth.tokens import WeakKey, new_token
 from stellwerk.auth.users import UserChanges, UserRecord, change_user, store_password
 from stellwerk.core.clock import SystemClock
@@ -455,3 +456,42 @@ async def test_a_key_whose_user_is_not_known_yet_is_not_good(digest, clock):
     assert code(ring, token) == "invalid_api_key"
     await ring.refresh()
     assert ring.authenticate(token).user_id == 1
+
+
+# --- work that is done when nobody shows a key any more
+
+
+async def test_a_key_is_known_by_its_id_too_with_the_rights_of_now(ring, create, user, change):
+    record, token = create(user_id=user.id)
+    await ring.refresh()
+    assert ring.resolve(record.id, user.id) is ring.authenticate(token.reveal())
+    await change(user, models=frozenset("b"))
+    assert ring.resolve(record.id, user.id).models == {"b"}
+
+
+async def test_an_id_whose_key_was_revoked_or_is_unknown_is_nobodys(ring, create, user, database, clock):
+    record, _ = create(user_id=user.id)
+    database.write(lambda connection: revoke_key(connection, record.id, now=clock.now()))
+    await ring.refresh()
+    with pytest.raises(Unauthenticated) as refused:
+        ring.resolve(record.id, user.id)
+    assert refused.value.code == "revoked_api_key"
+    for key_id, user_id in (("aaaaaaaaaa", user.id), (record.id, user.id + 99), (record.id, 1)):
+        with pytest.raises(Unauthenticated):
+            ring.resolve(key_id, user_id)
+
+
+async def test_the_id_of_a_login_is_its_users_as_long_as_he_may(ring, user, change):
+    await ring.refresh()
+    assert ring.resolve("login-0123", user.id).user_id == user.id
+    await change(user, active=False)
+    with pytest.raises(Forbidden):
+        ring.resolve("login-0123", user.id)
+
+
+async def test_keys_of_a_built_in_account_are_strangers_to_each_other(ring, user, database, clock):
+    database.write(lambda connection: ensure_built_in_users(connection, clock.now()))
+    await ring.refresh()
+    assert not ring.is_shared(user.id)
+    assert ring.is_shared(ring.local_user_id)
+    assert ring.is_shared(987_654)

@@ -11,9 +11,11 @@ from stellwerk.auth.tokens import (
     WeakKey,
     check_chosen_key,
     derive_secret,
+    is_foreign_id,
     is_well_formed,
     load_pepper,
     make_digest,
+    new_foreign_id,
     new_token,
 )
 from stellwerk.core.secrets import Secret
@@ -38,6 +40,11 @@ def test_our_keys_are_recognised_by_their_shape():
     assert is_well_formed(new_token()[1].reveal().encode())
     for token in (b"", b"sk-sw-", b"sk-1234", b"sk-sw-ABCDEFGHIJ-" + b"a" * 43, b"sk-sw-abcdefghij-" + b"a" * 44):
         assert not is_well_formed(token)
+
+
+def test_ids_tell_our_keys_from_those_that_were_made_elsewhere():
+    assert all(is_foreign_id(new_foreign_id()) and not is_foreign_id(new_token()[0]) for _ in range(1000))
+    assert len(new_foreign_id()) == len(new_token()[0])
 
 
 @given(st.binary(max_size=600))

@@ -2,7 +2,7 @@ import pytest
 
 from stellwerk.cli import keys, ledger, signups, users
 from stellwerk.cli.refusals import GERMAN, explain
-from stellwerk.core.errors import BadRequest
+from stellwerk.core.errors import BadRequest, Unavailable
 
 
 @pytest.fixture
@@ -29,6 +29,11 @@ def test_a_refusal_without_german_words_is_said_as_it_is(german):
     assert explain(BadRequest("There are 100000 prices already.", code="too_many_prices")) == (
         "There are 100000 prices already."
     )
+
+
+def test_a_reason_that_only_an_engine_knows_is_said_as_it_is(german):
+    message = "The model 'm' cannot be loaded: it was ended by SIGKILL."
+    assert explain(Unavailable(message, code="model_failed")) == f"{GERMAN['model_failed']} ({message})"
 
 
 def test_an_english_reader_gets_the_words_of_the_error(command, anna):

@@ -16,8 +16,10 @@ Write = Callable[[str], Path]
 
 
 def opened(text: str) -> str:
-    """The example with its two sample entries taken into use."""
-    text = re.sub(r"^( *)(providers|models): \{\}\n *# An entry.*\n", r"\1\2:\n", text, flags=re.MULTILINE)
+    """The example with its sample entries taken into use."""
+    text = re.sub(
+        r"^( *)(providers|models|commands|gates): \{\}\n *# An entry.*\n", r"\1\2:\n", text, flags=re.MULTILINE
+    )
     return re.sub(r"^( *)#(   +)", r"\1 \2", text, flags=re.MULTILINE)
 
 
@@ -32,7 +34,7 @@ def test_the_example_is_the_defaults(write: Write):
 def test_the_example_holds_every_key():
     tree = yaml.safe_load(example())
     assert set(tree) == set(Config.__struct_fields__)
-    for name in set(tree) - {"providers", "models", "drain_seconds", "compat"}:
+    for name in set(tree) - {"providers", "models", "gates", "drain_seconds", "compat"}:
         assert set(tree[name]) == set(getattr(Config(), name).__struct_fields__)
 
 

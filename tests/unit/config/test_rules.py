@@ -32,6 +32,45 @@ def test_a_public_bind_of_another_listener_needs_the_same(wrong: Wrong, write: W
     assert (config.go_ollama.host, config.go_ollama.ports) == ("0.0.0.0", (8080, 8081))
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "code"),
+    [
+        ("ollama_cloud_proxy: {host: 0.0.0.0}", "ollama_cloud_proxy.host", "public_bind"),
+        ("ollama_cloud_proxy: {base_url: ollama.com}", "ollama_cloud_proxy.base_url", "url_scheme"),
+        ("ollama_cloud_proxy: {keys: [a, 'b c']}", "ollama_cloud_proxy.keys[1]", "secret_characters"),
+        ("ollama_cloud_proxy: {token: 'ä'}", "ollama_cloud_proxy.token", "secret_characters"),
+        ("hub: {endpoint: 'ftp://hub'}", "hub.endpoint", "url_scheme"),
+        ("hub: {token: 'a b'}", "hub.token", "secret_characters"),
+        ("egress: {allowed_origins: ['http://a/hook']}", "egress.allowed_origins[0]", "url_path"),
+        ("egress: {allowed_origins: ['http://a', 'file:///a']}", "egress.allowed_origins[1]", "url_scheme"),
+        ("engines: {commands: {vllm: {command: [x]}}}", "engines.commands.vllm", "own_engine"),
+        ("engines: {commands: {a: {command: [x, '{ports}']}}}", "engines.commands.a.command[1]", "unknown_placeholder"),
+        (
+            "engines: {commands: {a: {command: [x], environment: {KEY: '{kee}'}}}}",
+            "engines.commands.a.environment.KEY",
+            "unknown_placeholder",
+        ),
+        ("models: {a: {targets: [b, c], weights: [1]}}", "models.a.weights", "weights"),
+        ("engines: {models: {m: {engine: b}}}", "engines.models.m.engine", "unknown_engine"),
+    ],
+)
+def test_what_the_types_cannot_say_is_checked(wrong: Wrong, text: str, key: str, code: str):
+    (problem,) = wrong(text)
+    assert (problem.key, problem.code) == (key, code)
+    assert problem.message
+
+
+def test_an_own_engine_may_run_a_model(write: Write):
+    text = "engines: {commands: {a: {command: [x, '--port={port}']}}, models: {m: {engine: a}}}"
+    assert load(write(text), {}).engines.models["m"].engine == "a"
+
+
+def test_braces_that_are_no_placeholder_stand_for_themselves(write: Write):
+    command = """{command: [x, '{"a": {}, "b": {"c": 1}}', '{port}'], environment: {K: '{key}'}}"""
+    config = load(write(f"engines: {{commands: {{a: {command}}}}}"), {})
+    assert config.engines.commands["a"].command[1] == '{"a": {}, "b": {"c": 1}}'
+
+
 @pytest.mark.parametrize("more", ["allowed_hosts: [gateway.example]", "behind_proxy: true"])
 def test_a_public_bind_is_allowed_with_hosts_or_a_proxy(write: Write, more: str):
     assert load(write(f"listen: {{host: 0.0.0.0, {more}}}"), {}).listen.host == "0.0.0.0"

@@ -25,7 +25,7 @@ def python(code: str, *, announces: bool = True) -> Launch:
 
 async def test_a_child_that_ends_before_it_serves_says_why():
     process = await EngineProcess.start(python("raise SystemExit('error: hidden text is missing')"))
-    with pytest.raises(EngineFailed, match="error: the file is missing"):
+    with pytest.raises(EngineFailed, match=r"error: \[hidden\] is missing"):
         await process.wait_ready()
     assert not process.is_alive()
     await process.stop(1.0)
@@ -86,4 +86,23 @@ async def test_a_death_is_known_before_the_event_loop_has_heard_of_it():
     os.kill(process.pid, signal.SIGKILL)
     assert ends(process.pid, 5.0)
     assert not process.is_alive()
+    await process.stop(1.0)
+
+
+@pytest.mark.parametrize("prefix", [0, 485, 4085, 40_000])
+async def test_no_secret_stands_in_what_a_child_printed_and_paths_do(prefix: int):
+    code = f"import sys; print('x' * {prefix} + 'hidden text', '/bin', file=sys.stderr)"
+    process = await EngineProcess.start(
+        Launch(
+            command=(sys.executable, "-c", code),
+            environment={},
+            orders=b"",
+            announces=False,
+            address=ADDRESS,
+            hidden=("hidden text", "/bin", ""),
+        )
+    )
+    await process.wait()
+    assert "hidden t" not in process.output[-1]
+    assert prefix or process.output[-1] == "[hidden] /bin"
     await process.stop(1.0)

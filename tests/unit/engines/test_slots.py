@@ -3,12 +3,10 @@ import socket
 import time
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from stellwerk.core.errors import NotFound, Unavailable
-from stellwerk.engines.llama_cpp import LlamaCppSettings
-from tests.real_engines import QUICK, ask, chat, ends, free_ports, running_slots, soon, until, write_fake_server
+from tests.real_engines import ask, chat, ends, free_ports, running_slots, small, soon, until, write_fake_server
 from tests.tiny_gguf import write_tiny_chat_model
 
 
@@ -52,7 +50,7 @@ async def test_twenty_requests_at_once_share_one_load(models: Path):
 
 
 async def test_more_leases_than_allowed_wait_for_one_to_be_given_back(models: Path):
-    async with running_slots(models, engine=LlamaCppSettings(max_requests=1, context_length=512)) as slots:
+    async with running_slots(models, **small(max_requests=1)) as slots:
         first = await slots.acquire("chat", deadline=soon())
         waiting = asyncio.create_task(slots.acquire("chat", deadline=soon()))
         with pytest.raises(Unavailable) as caught:
@@ -82,7 +80,7 @@ async def test_a_model_in_use_is_never_moved_out(models: Path):
     async with running_slots(models) as slots:
         held = [await slots.acquire(model, deadline=soon()) for model in ("chat", "embedding")]
         with pytest.raises(Unavailable) as caught:
-            await slots.acquire("third", deadline=soon())
+            await slots.acquire("third", deadline=soon(0.2))
         assert caught.value.code == "slots_busy"
         assert caught.value.retry_after
         held[0].release()
@@ -125,14 +123,13 @@ async def test_a_model_that_llama_cpp_refuses_says_why_and_is_held_back(models: 
         assert (status.state, status.model, status.pid) == ("failed", "odd", None)
         assert any("wonder" in line for line in slots.output("odd"))
         write_tiny_chat_model(models / "odd.gguf")
-        await slots._scan()
+        await slots.rescan()
         assert await chat((await slots.acquire("odd", deadline=soon())).address) == 200
 
 
 async def test_a_load_that_outlasts_the_request_goes_on_without_it(models: Path, tmp_path: Path):
     server = write_fake_server(tmp_path / "llama-server", "import time; time.sleep(0.5)")
-    engine = LlamaCppSettings(backend="llama-server", executable=str(server))
-    async with running_slots(models, engine=engine) as slots:
+    async with running_slots(models, **small(server)) as slots:
         with pytest.raises(Unavailable) as caught:
             await slots.acquire("chat", deadline=soon(0.1))
         assert caught.value.code == "model_loading"
@@ -145,9 +142,7 @@ async def test_a_load_that_outlasts_the_request_goes_on_without_it(models: Path,
 
 async def test_a_load_that_takes_too_long_fails(models: Path, tmp_path: Path):
     server = write_fake_server(tmp_path / "llama-server", "import time; time.sleep(600)")
-    engine = LlamaCppSettings(backend="llama-server", executable=str(server))
-    supervisor = msgspec.structs.replace(QUICK, load_timeout=0.2)
-    async with running_slots(models, engine=engine, supervisor=supervisor) as slots:
+    async with running_slots(models, **small(server, load_seconds=0.2)) as slots:
         with pytest.raises(Unavailable, match=r"not ready after 0\.2 s") as caught:
             await slots.acquire("chat", deadline=soon())
         assert caught.value.code == "model_failed"
@@ -173,8 +168,7 @@ async def test_the_bundled_model_is_loaded_at_the_start_into_the_first_slot(mode
 
 async def test_a_request_that_is_given_up_gives_its_place_back(models: Path, tmp_path: Path):
     server = write_fake_server(tmp_path / "llama-server", "import time; time.sleep(600)")
-    engine = LlamaCppSettings(backend="llama-server", executable=str(server))
-    async with running_slots(models, engine=engine) as slots:
+    async with running_slots(models, **small(server)) as slots:
         waiting = asyncio.create_task(slots.acquire("chat", deadline=soon()))
         await until(lambda: slots.status()[1].leases == 1)
         waiting.cancel()

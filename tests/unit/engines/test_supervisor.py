@@ -11,10 +11,11 @@ import pytest
 
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.ports import EngineAddress
-from stellwerk.engines import llama_cpp
+from stellwerk.engines import launching
 from stellwerk.engines.failure import EngineFailed
-from stellwerk.engines.llama_cpp import LlamaCppSettings
+from stellwerk.engines.launching import EnginePrograms
 from stellwerk.engines.model_files import ModelFiles
+from stellwerk.engines.options import EngineDefaults, resolve_options
 from stellwerk.engines.process import Launch
 from stellwerk.engines.restarts import RestartSettings
 from stellwerk.engines.supervisor import EngineState, Supervisor, SupervisorSettings
@@ -31,12 +32,13 @@ def launcher(tiny_models: Path, tmp_path: Path) -> Callable[[str], Launcher]:
 
     def build(trouble: str = "") -> Launcher:
         server = write_fake_server(tmp_path / "llama-server", trouble)
-        settings = LlamaCppSettings(backend="llama-server", executable=str(server))
+        programs = EnginePrograms(llama_server=str(server))
+        options = resolve_options(file, EngineDefaults(engine="llama-server"))
         starts = iter(range(1000))
 
         async def launch() -> Launch:
             address = EngineAddress(host="127.0.0.1", port=port, key=f"key {next(starts)}")
-            return llama_cpp.launch(file, address, settings, os.environ)
+            return launching.launch(file, options, address, os.environ, programs)
 
         return launch
 

@@ -11,7 +11,14 @@ from tests.running_listener import Running, listening
 from tests.upstream_calls import Calls, RawUpstream
 
 # The gateway runs on uvloop where there is one and on asyncio's own loop elsewhere; their transports differ.
-ON_BOTH_LOOPS = {"test_pool.py", "test_pool_tls.py", "test_serving_tls.py", "test_upstream.py", "test_upstream_time.py"}
+ON_BOTH_LOOPS = {
+    "test_egress.py",
+    "test_pool.py",
+    "test_pool_tls.py",
+    "test_serving_tls.py",
+    "test_upstream.py",
+    "test_upstream_time.py",
+}
 
 
 def pytest_asyncio_loop_factories(config, item):

@@ -83,6 +83,8 @@ class Client:
         self.call = call
         self.started = False
         self.admitted = None
+        self.opened = False
+        self.told = []
         self.got = []
         self.rendered = []
         self.refuses_to_say = None
@@ -106,7 +108,12 @@ class Client:
         if not self.uncounted:
             meter.count(USAGE)
 
-    async def render(self, events, answer, meter):
+    def tell(self, error):
+        if self.opened:
+            self.told.append(error)
+        return self.opened
+
+    async def render(self, events, answer, target, meter):
         self.rendered.append(events)
         self.started = True
         meter.begin()

@@ -111,6 +111,16 @@ def test_messages_and_texts_of_a_list_have_tokens_around_them():
     assert ask(Operation.EMBEDDING, input=["a"] * 1000).input_tokens >= 1000 * 3
 
 
+def test_a_query_may_be_read_once_with_each_document():
+    alone = ask(Operation.RERANK, query="word " * 100, documents=["Hi"])
+    many = ask(Operation.RERANK, query="word " * 100, documents=["Hi"] * 50)
+    assert many.input_tokens >= 50 * alone.least_input_tokens
+    assert many.input_tokens >= 50 * 100
+    # An embedding model reads it once.
+    assert many.least_input_tokens <= 100 + 50
+    assert many.output_tokens == 0
+
+
 @pytest.mark.parametrize("field", ["tools", "functions", "response_format", "documents", "prediction", "grammar"])
 def test_what_stands_beside_the_messages_is_counted_into_the_upper_bound(field):
     extra = [{"type": "function", "function": {"name": "find", "description": "word " * 300}}]
@@ -230,7 +240,8 @@ scalars = st.none() | st.integers() | st.text(max_size=3) | st.just([1])
 
 @given(st.sampled_from(Operation), anything, scalars, scalars)
 def test_any_json_is_estimated(operation, prompt, limit, choices):
-    estimated = ask(operation, messages=prompt, prompt=prompt, input=prompt, max_tokens=limit, n=choices)
+    body = dict.fromkeys(("messages", "prompt", "input", "query", "documents"), prompt)
+    estimated = ask(operation, **body, max_tokens=limit, n=choices)
     assert 1 <= estimated.least_input_tokens <= estimated.input_tokens
     assert estimated.output_tokens is None or estimated.output_tokens >= 0
 

@@ -16,6 +16,7 @@ from stellwerk.core.outcome import Outcome, Usage
 from tests.port_fakes import ALICE, Pause
 
 DEAD = UpstreamError("Dead.", may_fall_back=True)
+BAD = BadRequest("No.")
 BROKEN = UpstreamBroken("Broke off.", may_fall_back=True)
 
 
@@ -101,6 +102,15 @@ async def test_a_refusal_of_the_request_itself_is_recorded_as_one(line):
     with pytest.raises(BadRequest):
         await line.run()
     assert (line.outcome.status, line.outcome.error, line.outcome.attempts) == (400, "context_length_exceeded", 1)
+
+
+async def test_a_failure_is_told_inside_an_answer_that_was_opened_while_it_waited(line):
+    line.play(a=DEAD, b=BAD)
+    client = line.client(stream=True)
+    client.opened = True
+    await line.run(client)
+    assert (client.told, client.started) == ([BAD], False)
+    assert (line.outcome.status, line.outcome.error, line.fallbacks) == (200, "invalid_value", 1)
 
 
 async def test_an_answer_that_breaks_after_its_start_was_a_200_with_an_error(line, answer):
@@ -245,3 +255,19 @@ async def test_who_may_not_go_on_is_cut_and_the_others_are_not(line, answer):
         "bob": (200, None),
     }
     assert line.gateway.cut(lambda _principal: False) == 0
+
+
+async def test_the_client_is_told_that_another_model_stands_in(line, answer):
+    line.play(a=answer(b"one"))
+    plan = line.gateway._plan
+    line.gateway._plan = lambda call: msgspec.structs.replace(plan(call), note="eyes; reason=image")
+    client = await line.run()
+    assert (b"x-stellwerk-fallback", b"eyes; reason=image") in client.admitted
+
+
+async def test_whoever_keeps_sessions_together_hears_who_has_answered(line, answer):
+    heard = []
+    line.gateway._answered = lambda call, plan, target: heard.append((call.id, plan.name, target.model))
+    line.play(a=UpstreamError("Dead.", may_fall_back=True), b=answer(b"one"))
+    client = await line.run()
+    assert heard == [(client.call.id, client.call.model, "model-b")]

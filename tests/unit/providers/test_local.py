@@ -2,21 +2,21 @@ import asyncio
 import json
 from contextlib import suppress
 
-import msgspec
 import pytest
 
 from stellwerk.core.call import Operation
 from stellwerk.core.clock import SystemClock
-from stellwerk.core.errors import BadRequest, GatewayError, Unavailable, UpstreamBroken, UpstreamError
+from stellwerk.core.errors import BadRequest, GatewayError, Unavailable, UpstreamBroken, UpstreamError, UpstreamTimeout
 from stellwerk.core.plan import Model, Target
 from stellwerk.core.ports import EngineAddress
-from stellwerk.providers.local import Local, check_abilities, check_fields
-from tests.port_fakes import make_call
+from stellwerk.http.pool import parse_base_url
+from stellwerk.http.upstream import UpstreamSettings
+from stellwerk.providers.local import Local
+from tests.port_fakes import StillClock, make_call
 from tests.scripted_upstream import ScriptedUpstream, completion
 
 TARGET = Target(provider="local", model="tiny")
 TINY = Model(provider="local", name="tiny", id="tiny", local=True)
-DATA = "data:image/png;base64,AAAA"
 
 
 class Lease:
@@ -24,10 +24,20 @@ class Lease:
         self.address = address
         self.released = 0
         self.doubts = 0
+        self.suspicions = 0
+        self.answers = 0
 
     def doubt(self) -> None:
         assert not self.released
         self.doubts += 1
+
+    def suspect(self) -> None:
+        assert not self.released
+        self.suspicions += 1
+
+    def note_answer(self) -> None:
+        assert not self.released
+        self.answers += 1
 
     def release(self) -> None:
         self.released += 1
@@ -45,7 +55,7 @@ class Slots:
     def models(self):
         return self.offered
 
-    async def acquire(self, model, *, deadline):
+    async def acquire(self, model, *, deadline, request_id="", place=None):
         self.asked.append((model, deadline))
         address = self._addresses.pop(0) if len(self._addresses) > 1 else self._addresses[0]
         if isinstance(address, Exception):
@@ -73,9 +83,9 @@ async def dead():
 
 @pytest.fixture
 def start(pools):
-    def make(*addresses):
+    def make(*addresses, clock=None):
         slots = Slots(*addresses)
-        return Local(slots, pools.pool, SystemClock()), slots
+        return Local(slots, pools.pool, clock or SystemClock()), slots
 
     return make
 
@@ -232,6 +242,76 @@ async def test_an_engine_that_breaks_off_frees_the_model(start, upstream, stream
     assert slots.released == [1]
 
 
+async def test_every_piece_of_an_answer_proves_that_the_engine_computes(start, upstream, streaming):
+    local, slots = start(address_of(upstream))
+    answer = await send(local, make_call(stream=True))
+    async with asyncio.timeout(5):
+        await answer.next()
+    before = slots.leases[0].answers
+    assert before >= 1
+    streaming.go_on.set()
+    await read(answer)
+    assert slots.leases[0].answers > before
+    assert slots.leases[0].suspicions == 0
+
+
+async def test_a_short_answer_that_came_with_its_head_is_a_proof_too(start, upstream):
+    local, slots = start(address_of(upstream))
+    await read(await send(local))
+    assert (slots.leases[0].answers, slots.leases[0].suspicions) == (1, 0)
+
+
+class Silent:
+    """An engine that takes a request and gives nothing, not even a head unless it `starts`."""
+
+    def __init__(self, *, starts=False) -> None:
+        self.reached = asyncio.Event()
+        self.starts = starts
+
+    async def __call__(self, talk):
+        if self.starts:
+            await talk.start_stream()
+        self.reached.set()
+        with suppress(ConnectionError):
+            await talk.left.wait()
+
+
+async def test_an_engine_that_gave_no_head_in_time_is_suspected(upstream, pools):
+    upstream.script = silent = Silent()
+    impatient = UpstreamSettings(first_byte_seconds=0.0)
+    slots = Slots(address_of(upstream))
+    pool = pools.pool(parse_base_url(upstream.url)[0], impatient)
+    going = asyncio.ensure_future(send(Local(slots, lambda _: pool, SystemClock())))
+    async with asyncio.timeout(5):
+        await silent.reached.wait()
+        for now in (1.0, 2.0):
+            pool.sweep(now)
+        with pytest.raises(UpstreamTimeout):
+            await going
+    assert [(lease.suspicions, lease.doubts, lease.released) for lease in slots.leases] == [(1, 0, 1)]
+
+
+@pytest.mark.parametrize(("seconds", "suspicions"), [(5.0, 0), (31.0, 1)])
+@pytest.mark.parametrize("starts", [False, True])
+async def test_a_client_that_leaves_without_a_byte_says_something_of_the_engine_once_it_waited_long(
+    start, upstream, seconds, suspicions, starts
+):
+    upstream.script = silent = Silent(starts=starts)
+    clock = StillClock()
+    local, slots = start(address_of(upstream), clock=clock)
+    going = asyncio.ensure_future(send(local, make_call(stream=True)))
+    async with asyncio.timeout(5):
+        await silent.reached.wait()
+        clock.seconds += seconds
+        if starts:
+            (await going).abort()
+        else:
+            going.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await going
+    assert [(lease.suspicions, lease.released) for lease in slots.leases] == [(suspicions, 1)]
+
+
 async def test_a_cancelled_request_frees_the_model(start, upstream):
     reached = asyncio.Event()
 
@@ -273,80 +353,6 @@ async def test_fields_that_reach_into_the_engine_are_refused_before_it_is_loaded
     assert slots.asked == []
 
 
-@pytest.mark.parametrize("prompt", [["a", "b"], [[1], [2]], ["a", [1]], [1, "a"]])
-def test_several_prompts_are_refused_because_the_engine_counts_only_the_first(prompt):
-    with pytest.raises(BadRequest) as caught:
-        check_fields(make_call(Operation.COMPLETION, prompt=prompt).fields)
-    assert (caught.value.param, caught.value.code) == ("prompt", "unsupported_parameter")
-
-
-@pytest.mark.parametrize("prompt", ["a", "[1, 2]", ["a, b"], [1, 2], [[1, 2]], []])
-def test_one_prompt_is_taken_in_every_form(prompt):
-    check_fields(make_call(Operation.COMPLETION, prompt=prompt).fields)
-
-
-def test_a_number_of_dimensions_is_refused_and_null_is_none():
-    check_fields(make_call(Operation.EMBEDDING, dimensions=None).fields)
-    with pytest.raises(BadRequest, match="dimensions"):
-        check_fields(make_call(Operation.EMBEDDING, dimensions=256).fields)
-
-
-def picture(url, *, kind="image_url"):
-    return [{"role": "user", "content": [{"type": "text", "text": "?"}, {"type": kind, kind: url}]}]
-
-
-def messages(raw: bytes):
-    return {"messages": msgspec.Raw(raw)}
-
-
-@pytest.mark.parametrize("kind", ["image_url", "video_url", "audio_url"])
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://169.254.169.254/latest/meta-data",
-        "https://example.com/a.png",
-        "HTTPS://example.com/a.png",
-        "file:///etc/passwd",
-        "//example.com/a.png",
-        "/etc/passwd",
-        " data:image/png;base64,AAAA",
-        "",
-    ],
-)
-@pytest.mark.parametrize("bare", [True, False])
-def test_an_engine_is_never_sent_to_fetch_something(kind, url, bare):
-    with pytest.raises(BadRequest) as caught:
-        check_fields(make_call(messages=picture(url if bare else {"url": url}, kind=kind)).fields)
-    assert (caught.value.param, caught.value.code) == ("messages[0].content", "unsupported_value")
-
-
-@pytest.mark.parametrize(
-    "part",
-    [
-        rb'{"type":"image\u005furl","image\u005furl":{"url":"http://a/"}}',
-        rb'{"type":"image_url","\u0069mage_url":{"\u0075rl":"http://a/"}}',
-        rb'{"type":"image_url","image_url":{"url":"data:x"},"image_url":{"url":"http://a/"}}',
-        rb'{"type":"image_url","image_url":{"url":"data:x","url":"http:\/\/a\/"}}',
-    ],
-)
-def test_no_spelling_hides_a_link(part):
-    with pytest.raises(BadRequest, match="not from the network"):
-        check_fields(messages(b'[{"role":"user","content":[%b]}]' % part))
-
-
-def test_pictures_in_the_request_itself_and_talk_about_links_pass():
-    check_fields(make_call(messages=picture({"url": DATA, "detail": "low"})).fields)
-    check_fields(make_call(messages=picture(DATA)).fields)
-    check_fields(make_call(messages=[{"role": "user", "content": '"image_url": "http://a/" Grüße'}]).fields)
-
-
-@pytest.mark.parametrize("text", [rb'"\ud800"', rb'"\u12"', b"[" * 100_000])
-def test_messages_that_cannot_be_read_are_refused(text):
-    with pytest.raises(BadRequest) as caught:
-        check_fields(messages(rb'[{"content":[{"image_url":"data:","text":"\u0041","x":%b}]}]' % text))
-    assert caught.value.param == "messages"
-
-
 @pytest.mark.parametrize(
     ("choice", "refused"), [(None, False), ("auto", False), ("none", False), ("required", True), ({"type": "x"}, True)]
 )
@@ -361,14 +367,6 @@ async def test_a_model_without_tools_cannot_be_made_to_call_one(start, upstream,
         await read(await send(local, call))
 
 
-def test_a_model_that_can_is_let():
-    able = Model(provider="local", name="m", id="m", parameters=("tools",), input_modalities=("text", "image"))
-    fields = make_call(messages=picture(DATA), tool_choice="required").fields
-    check_abilities(fields, able)
-    with pytest.raises(BadRequest, match="takes no image input"):
-        check_abilities(make_call(messages=picture(DATA)).fields, TINY)
-
-
 async def test_it_offers_what_the_engines_offer(start, upstream):
     local, slots = start(address_of(upstream))
     assert await local.models() == [TINY]
@@ -376,10 +374,62 @@ async def test_it_offers_what_the_engines_offer(start, upstream):
     assert await local.models() == []
 
 
-@pytest.mark.parametrize("name", ["n", "best_of"])
-def test_several_answers_are_refused_because_the_engine_counts_only_one(name):
+def vectors(*rows):
+    async def script(talk):
+        data = [{"object": "embedding", "index": number, "embedding": row} for number, row in enumerate(rows)]
+        usage = {"prompt_tokens": 3, "total_tokens": 3}
+        await talk.answer({"object": "list", "model": "tiny", "data": data, "usage": usage})
+
+    return script
+
+
+async def test_dimensions_are_cut_here_because_the_engine_passes_over_them(start, upstream):
+    upstream.script = vectors([0.6, 0.8, 0.0], [3.0, 4.0, 12.0])
+    local, slots = start(address_of(upstream))
+    call = make_call(Operation.EMBEDDING, dimensions=2, encoding_format="base64")
+    answer = await send(local, call)
+    assert slots.released == [1]
+    assert json.loads(upstream.requests[0].body) == {"model": "tiny", "input": "Hi", "encoding_format": "float"}
+    body = json.loads(await read(answer))
+    assert [row["embedding"] for row in body["data"]] == [[0.6, 0.8], [0.6, 0.8]]
+    assert (body["data"][1]["index"], body["usage"]["prompt_tokens"], answer.status) == (1, 3, 200)
+
+
+async def test_more_dimensions_than_a_model_has_are_refused(start, upstream):
+    upstream.script = vectors([1.0, 0.0, 0.0])
+    local, slots = start(address_of(upstream))
+    with pytest.raises(BadRequest, match="have 3 dimensions") as caught:
+        await send(local, make_call(Operation.EMBEDDING, dimensions=4))
+    assert caught.value.param == "dimensions"
+    assert slots.released == [1]
+
+
+@pytest.mark.parametrize("dimensions", [0, -1, 1.5, "2", True, 10**20])
+async def test_dimensions_that_are_no_number_are_refused_before_a_model_is_loaded(start, upstream, dimensions):
+    local, slots = start(address_of(upstream))
     with pytest.raises(BadRequest) as caught:
-        check_fields(make_call(**{name: 2}).fields)
-    assert caught.value.param == name
-    check_fields(make_call(**{name: 1}).fields)
-    check_fields(make_call(**{name: None}).fields)
+        await send(local, make_call(Operation.EMBEDDING, dimensions=dimensions))
+    assert (caught.value.param, slots.asked) == ("dimensions", [])
+
+
+async def test_an_answer_whose_vectors_cannot_be_read_is_the_engines_fault(start, upstream):
+    async def script(talk):
+        await talk.answer({"data": [{"embedding": "AAAA"}]})
+
+    upstream.script = script
+    local, slots = start(address_of(upstream))
+    with pytest.raises(UpstreamBroken):
+        await send(local, make_call(Operation.EMBEDDING, dimensions=2))
+    assert slots.released == [1]
+
+
+async def test_a_text_that_is_too_long_to_embed_is_the_clients_fault(start, upstream):
+    async def script(talk):
+        message = "input (3002 tokens) is too large to process. increase the physical batch size"
+        await talk.answer({"error": {"code": 500, "message": message, "type": "server_error"}}, 500)
+
+    upstream.script = script
+    local, _ = start(address_of(upstream))
+    with pytest.raises(BadRequest, match="3002 tokens") as caught:
+        await send(local, make_call(Operation.EMBEDDING))
+    assert caught.value.code == "context_length_exceeded"

@@ -125,10 +125,23 @@ async def test_a_model_that_sees_takes_images(server):
     assert "tools" not in model.parameters
 
 
+async def test_a_model_that_hears_takes_sound(server):
+    server.tags, server.shown = [QWEN], {"qwen3:8b": QWEN_SHOWN | {"capabilities": ["completion", "audio"]}}
+    (model,) = await Ollama(fetch, address=server.address).models()
+    assert model.input_modalities == ("text", "audio")
+
+
+@pytest.mark.parametrize(("shown", "certain"), [(QWEN_SHOWN, True), ({"model_info": {}}, False)])
+async def test_what_a_model_takes_is_known_when_ollama_says_what_it_can_do(server, shown, certain):
+    server.tags, server.shown = [QWEN], {"qwen3:8b": shown}
+    (model,) = await Ollama(fetch, address=server.address).models()
+    assert model.certain is certain
+
+
 async def test_an_embedding_model_does_only_that_also_when_ollama_is_too_old_to_say(server):
     server.tags, server.shown = [NOMIC], {NOMIC["name"]: NOMIC_SHOWN}
     (model,) = await Ollama(fetch, address=server.address).models()
-    assert model.operations == {Operation.EMBEDDING}
+    assert model.operations == {Operation.EMBEDDING, Operation.RERANK}
     assert model.context_length == 2048
     assert (model.parameters, model.created) == ((), 0)
 

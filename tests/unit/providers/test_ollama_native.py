@@ -77,7 +77,7 @@ async def start_lines(talk):
     await talk.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n")
 
 
-@pytest.mark.parametrize("operation", list(Operation))
+@pytest.mark.parametrize("operation", [Operation.CHAT, Operation.COMPLETION, Operation.EMBEDDING])
 def test_a_client_gets_its_own_wire_and_the_others_openais(connect, operation):
     provider = connect()
     openai = provider.wire(operation, Wire.OPENAI_CHAT)
@@ -86,6 +86,10 @@ def test_a_client_gets_its_own_wire_and_the_others_openais(connect, operation):
     embeds = operation is Operation.EMBEDDING
     assert own == ({Wire.OLLAMA_EMBED} if embeds else {Wire.OLLAMA_CHAT, Wire.OLLAMA_GENERATE})
     assert all(provider.wire(operation, wire) is openai for wire in Wire if wire not in own)
+
+
+def test_reranking_has_one_wire_wherever_it_is_asked_for(connect):
+    assert {connect().wire(Operation.RERANK, wire) for wire in (Wire.RERANK, Wire.OPENAI_CHAT)} == {Wire.RERANK}
 
 
 @pytest.mark.parametrize("wire", list(NATIVE))
@@ -227,3 +231,28 @@ async def test_native_answers_are_not_read_into_events(connect, upstream):
     with pytest.raises(UpstreamError):
         _ = [event async for event in provider.events(answer, Wire.OLLAMA_CHAT, stream=True)]
     answer.abort()
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+async def test_changes_of_its_models_are_asked_for_beside_v1(connect, upstream, method):
+    upstream.script = answering(ndjson({"status": "success"}))
+    provider = connect(keys=(Secret("k1"),))
+    async with asyncio.timeout(5):
+        answer = await provider.manage(method, "/api/pull", b'{"model":"m"}')
+        assert json.loads(await answer.read()) == {"status": "success"}
+    (request,) = upstream.requests
+    assert (request.method, request.path, request.json) == (method, "/api/pull", {"model": "m"})
+    assert request.headers["authorization"] == "Bearer k1"
+
+
+async def test_a_change_that_is_refused_raises(connect, upstream):
+    upstream.script = answering({"error": "model 'm' not found"}, 404)
+    with pytest.raises(GatewayError) as caught:
+        await connect().manage("DELETE", "/api/delete", b'{"model":"m"}')
+    assert caught.value.status == 404
+    assert "not found" in caught.value.message
+
+
+def test_only_an_ollama_of_the_operators_is_his(connect):
+    assert connect().is_ours
+    assert not connect(local=False).is_ours

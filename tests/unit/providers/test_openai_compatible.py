@@ -121,6 +121,9 @@ def test_the_wire_follows_from_what_the_vendor_can(connect):
     assert connect().wire(Operation.COMPLETION, Wire.OPENAI_COMPLETION) is Wire.OPENAI_COMPLETION
     assert connect(completions=False).wire(Operation.COMPLETION, Wire.OPENAI_COMPLETION) is Wire.OPENAI_CHAT
     assert connect(embeddings=False).wire(Operation.EMBEDDING, Wire.OPENAI_EMBEDDING) is None
+    assert connect(embeddings=False).wire(Operation.RERANK, Wire.RERANK) is None
+    assert connect(embeddings=False, rerank="rerank").wire(Operation.RERANK, Wire.RERANK) is Wire.RERANK
+    assert connect().wire(Operation.RERANK, Wire.RERANK) is Wire.RERANK
     assert connect().wire(Operation.CHAT, Wire.OPENAI_CHAT) is Wire.OPENAI_CHAT
 
 
@@ -311,19 +314,24 @@ async def test_a_client_that_leaves_closes_the_upstreams_connection(connect, ups
         await left.wait()
 
 
-MODELS = [{"id": "up/a", "object": "model", "created": 1_700_000_000, "owned_by": "them"}, {"id": "text-embed"}]
+MODELS = [
+    {"id": "up/a", "object": "model", "created": 1_700_000_000, "owned_by": "them"},
+    {"id": "text-embed"},
+    {"id": "Re-Rerank"},
+]
 
 
 @pytest.mark.parametrize("body", [{"object": "list", "data": MODELS}, MODELS, {"data": MODELS, "has_more": False}])
 async def test_models_are_read_from_every_usual_list(connect, upstream, body):
     upstream.script = answering(body)
-    chat, embedding = await connect(owned_by="house").models()
+    chat, embedding, reranker = await connect(owned_by="house").models()
     assert (upstream.requests[0].method, upstream.requests[0].path) == ("GET", "/v1/models")
     assert upstream.requests[0].headers["authorization"] == f"Bearer {KEY}"
     assert (chat.provider, chat.name, chat.id, chat.owned_by) == ("house", "up/a", "house/up/a", "them")
     assert (chat.created, embedding.created) == (1_700_000_000, 0)
     assert embedding.owned_by == "house"
-    assert embedding.operations == {Operation.EMBEDDING}
+    assert embedding.operations == {Operation.EMBEDDING, Operation.RERANK}
+    assert reranker.operations == {Operation.RERANK}
     assert Operation.CHAT in chat.operations
 
 
@@ -519,7 +527,7 @@ async def test_no_key_is_repeated_whichever_was_sent(ring, upstream):
 
 async def test_the_list_of_models_is_asked_for_with_the_next_key_too(ring, upstream):
     upstream.script = by_key(first=answering({}, 401), second=answering({"data": MODELS}))
-    assert len(await ring().models()) == 2
+    assert len(await ring().models()) == len(MODELS)
     assert used(upstream) == ["first", "second"]
 
 
@@ -531,4 +539,8 @@ async def test_a_single_key_is_asked_with_however_often_it_was_refused(connect, 
             await send(provider)
         assert caught.value.retry_after == 60
     assert len(upstream.requests) == 2
-    assert provider.key_status() == []
+    assert [(status.index, status.state) for status in provider.key_status()] == [(0, "ready")]
+
+
+async def test_who_has_no_key_has_no_state_of_one(connect):
+    assert connect(keys=()).key_status() == []

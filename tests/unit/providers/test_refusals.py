@@ -124,3 +124,19 @@ def test_what_the_upstream_was_shown_is_no_code_and_no_field():
 
 def test_a_short_word_is_no_secret():
     assert clean_message("ollama has no such model", ["ollama"]) == "ollama has no such model"
+
+
+@pytest.mark.parametrize(
+    ("message", "status", "code"),
+    [
+        ("input (3002 tokens) is too large to process. increase the physical batch", 400, "context_length_exceeded"),
+        ("image input is not supported - hint: you may need to provide the mmproj", 400, "unsupported_value"),
+        ("Multimodal data provided, but model does not support multimodal requests.", 400, "unsupported_value"),
+        ("Unknown reasoning format: xx", 400, "invalid_value"),
+        ("I said: Unknown reasoning format", 502, "upstream_error"),
+    ],
+)
+def test_mistakes_of_the_client_that_an_engine_takes_upon_itself_are_given_back(message, status, code):
+    body = json.dumps({"error": {"code": 500, "message": message, "type": "server_error"}}).encode()
+    error = read_refusal(500, body, None, 0.0)
+    assert (error.status, error.code) == (status, code)

@@ -18,12 +18,20 @@ acme:
 EXPECTED = {
     "openai", "mammouth", "moonshot", "zai", "openrouter", "mistral", "groq", "deepseek", "xai", "gemini", "together",
     "fireworks", "cerebras", "sambanova", "perplexity", "nebius", "nvidia", "dashscope", "minimax", "huggingface",
-    "github", "cohere", "ollama", "vllm", "llama-server", "lmstudio", "localai", "openai-compatible",
+    "github", "cohere", "ollama", "vllm", "llama-server", "lmstudio", "localai", "jina",
+    "openai-compatible",
 }  # fmt: skip
 
 
 def test_every_promised_vendor_has_a_row():
     assert load_vendors().keys() >= EXPECTED
+
+
+def test_reranking_is_below_the_base_url_or_at_a_path_of_the_host():
+    rows = load_vendors()
+    assert {name: row.rerank for name, row in rows.items() if row.rerank.startswith("/")} == {"cohere": "/v2/rerank"}
+    assert {rows[name].rerank for name in ("vllm", "llama-server", "jina", "openai-compatible")} == {"rerank"}
+    assert rows["openai"].rerank == ""
 
 
 def test_every_row_can_be_used_or_says_that_the_configuration_must_name_the_address():

@@ -312,3 +312,28 @@ def test_a_shortcode_that_is_shown_leads_to_its_model(rows):
             for name in (known.shortcode, known.shortcode.swapcase()):
                 assert snapshot.get(name) is known or name in {other.name for other in snapshot.models()}
             assert snapshot.get(known.shortcode) is known
+
+
+@pytest.mark.parametrize(
+    ("asked", "leads_to"),
+    [
+        ("qwen3-c", "llama_cpp/qwen3-coder-Q4_K_M"),
+        ("QWEN3-C", "llama_cpp/qwen3-coder-Q4_K_M"),
+        ("qwen", None),
+        ("qw", None),
+        ("llama", "llama_cpp/llama"),
+        ("groq/qwen3-8", "groq/qwen3-8b"),
+        ("qwen3-coder-Q4_K_M-x", None),
+    ],
+)
+def test_the_beginning_of_a_name_is_enough_where_it_is_clear(asked, leads_to):
+    models = [
+        Model(provider="llama_cpp", name="qwen3-coder-Q4_K_M", id="llama_cpp/qwen3-coder-Q4_K_M"),
+        Model(provider="llama_cpp", name="llama", id="llama_cpp/llama"),
+        Model(provider="llama_cpp", name="llama-70b", id="llama_cpp/llama-70b"),
+        Model(provider="groq", name="qwen3-8b", id="groq/qwen3-8b"),
+    ]
+    found = Snapshot(models, prefixes=True).plan(asked)
+    assert (found.name if found else None) == leads_to
+    without = Snapshot(models).plan(asked)
+    assert without is None or without.name == asked or asked == "llama"

@@ -89,6 +89,15 @@ async def test_every_provider_is_asked_and_listed():
     ]
 
 
+async def test_one_provider_is_asked_alone():
+    one, other = Provider("groq", "llama"), Provider("openai", "gpt-5")
+    catalogue, discovery = make(one, other)
+    await discovery.refresh("openai")
+    await discovery.refresh("nobody")
+    assert ids(catalogue) == ["openai/gpt-5"]
+    assert (one.asked.qsize(), other.asked.qsize()) == (0, 1)
+
+
 async def test_a_slow_provider_holds_nobody_up():
     slow, quick = Provider("slow", "s"), Provider("quick", "q")
     slow.gate.clear()

@@ -13,9 +13,11 @@ from alembic.script import ScriptDirectory
 
 import stellwerk
 from stellwerk.auth import keys, logins, signups, users
-from stellwerk.ledger import accounts, budgets, calls, holds, tariff
+from stellwerk.engines import crashes
+from stellwerk.jobs import tables as job_tables
+from stellwerk.ledger import accounts, budget_notices, budgets, calls, holds, tariff, upstream_usage
 from stellwerk.limits import attempts
-from stellwerk.records import audit, settings, uptime
+from stellwerk.records import audit, batches, files, missing_models, settings, uptime
 from stellwerk.sessions import sql_store
 from stellwerk.storage.failures import DatabaseCorrupt, DatabaseTooNew, FolderInUse, MigrationFailed, StorageRefused
 from stellwerk.storage.folder import FolderLock
@@ -29,6 +31,7 @@ from stellwerk.storage.schema import (
     write_new_database_script,
 )
 from stellwerk.storage.tables import metadata
+from stellwerk.webhooks import outbox, subscriptions
 
 NEXT = f"{int(SCHEMA.head) + 1:04}"
 LATER = f"""
@@ -46,16 +49,25 @@ OWNERS = (
     logins,
     signups,
     users,
+    crashes,
+    job_tables,
     accounts,
+    budget_notices,
     budgets,
     calls,
     holds,
     tariff,
+    upstream_usage,
     attempts,
     audit,
+    batches,
+    files,
+    missing_models,
     settings,
     uptime,
     sql_store,
+    subscriptions,
+    outbox,
 )
 """Modules that define tables: importing them is what makes the tables known."""
 

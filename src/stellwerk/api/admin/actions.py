@@ -80,6 +80,24 @@ def create_key(
     return record, token
 
 
+def import_key(
+    connection: Connection,
+    actor: Actor,
+    key: NewKey,
+    token: Secret,
+    digest: Digest,
+    *,
+    created_at: float,
+    now: float,
+) -> tuple[KeyRecord, bool]:
+    """Takes over a key that was made elsewhere; returns it and whether it is new. Raises as `create_key` does, and
+    BadRequest, code `weak_key`."""
+    record, made = key_table.import_key(connection, key, token, digest, created_at=created_at, now=now)
+    if made:
+        audit.append(connection, actor, "key.import", _key(record.id), _facts(record), now=now)
+    return record, made
+
+
 def change_key(connection: Connection, actor: Actor, key_id: str, changes: KeyChanges, *, now: float) -> KeyRecord:
     """Raises NotFound. A change that changes nothing leaves no record."""
     before, after = key_table.change_key(connection, key_id, changes)

@@ -8,18 +8,14 @@ from stellwerk.api._errors import error_headers
 from stellwerk.core.errors import GatewayError
 from stellwerk.http.exchange import Headers
 
-_PATHS = frozenset(
-    f"/api/{name}"
-    for name in (
-        *("chat", "generate", "embed", "embeddings", "tags", "ps", "show", "version"),
-        *("pull", "push", "create", "copy", "delete"),
-    )
-)
+_PREFIX = "/api/"
+_OTHERS = frozenset({"/api/uptime", "/api/models", "/api/signup"})
+"""What is no API of Ollama's and stands below the same prefix."""
 
 
 def speaks_ollama(path: str) -> bool:
     """Whether who asks for this path reads errors as here, also those that come before there is a route."""
-    return path in _PATHS or path.startswith("/api/blobs/")
+    return path.startswith(_PREFIX) and path not in _OTHERS
 
 
 def render_error(error: GatewayError, _path: str, request_id: str | None = None) -> tuple[int, Headers, bytes]:

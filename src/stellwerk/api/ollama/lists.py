@@ -7,9 +7,11 @@ from typing import Any
 from stellwerk.api.ollama.answers import timestamp
 from stellwerk.core.call import Operation
 from stellwerk.core.plan import Model
+from stellwerk.engines.slot import SlotStatus
 
 _NEVER = "2318-01-01T00:00:00Z"
-"""When a loaded model goes: our slots keep theirs until another one needs the room. Clients show it as forever."""
+"""When a model goes that stays until another one needs the room. Clients show it as forever."""
+_MIB = 1 << 20
 _UNKNOWN = "unknown"
 _THINKING = frozenset({"reasoning", "reasoning_effort", "include_reasoning"})
 
@@ -32,21 +34,21 @@ def render_tags(models: Iterable[Model]) -> dict[str, Any]:
     return {"models": [render_tag(model) for model in sorted(models, key=lambda model: -model.created)]}
 
 
-def render_loaded(models: Iterable[Model]) -> dict[str, Any]:
-    """The answer of /api/ps."""
+def render_loaded(models: Iterable[tuple[Model, SlotStatus]]) -> dict[str, Any]:
+    """The answer of /api/ps, in the given order."""
     return {
         "models": [
             {
                 "name": model.id,
                 "model": model.id,
-                "size": model.size_bytes or 0,
+                "size": int(slot.memory_mib * _MIB) if slot.memory_mib else model.size_bytes or 0,
                 "digest": _digest(model),
                 "details": _details(model),
-                "expires_at": _NEVER,
+                "expires_at": _NEVER if slot.expires_at is None else timestamp(slot.expires_at),
                 "size_vram": 0,
-                "context_length": model.context_length or 0,
+                "context_length": slot.context or model.context_length or 0,
             }
-            for model in models
+            for model, slot in models
         ]
     }
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from stellwerk.api._routing import answered_by
 from stellwerk.api.ollama.answers import AnswerRenderer, Durations
 from stellwerk.api.ollama.errors import error_line
 from stellwerk.api.ollama.lines import LineRelay, first_vector, openai_vectors
@@ -77,14 +78,14 @@ class OllamaReply:
             secrets=answer.secrets,
         )
         if call.stream:
-            await self._relay_stream(answer, lines, meter)
+            await self._relay_stream(answer, lines, target, meter)
         elif call.operation is Operation.EMBEDDING:
             body = lines.vectors(await answer.read())
-            self._respond(first_vector(body) if self._old else body, meter)
+            self._respond(first_vector(body) if self._old else body, target, meter)
         else:
-            self._respond(lines.whole(await answer.read()), meter)
+            self._respond(lines.whole(await answer.read()), target, meter)
 
-    async def _relay_stream(self, answer: UpstreamAnswer, lines: LineRelay, meter: Meter) -> None:
+    async def _relay_stream(self, answer: UpstreamAnswer, lines: LineRelay, target: Target, meter: Meter) -> None:
         first = b""
         # The status is decided by the first whole line: an upstream that fails before it can still be replaced.
         while not first:
@@ -93,7 +94,7 @@ class OllamaReply:
             if not data and not first:
                 raise UpstreamError("The upstream ended without an answer.", may_fall_back=True)
         exchange = self._exchange
-        self._start(meter)
+        self._start(target, meter)
         exchange.write(first)
         exchange.feed_from(answer)
 
@@ -125,10 +126,10 @@ class OllamaReply:
             exchange.feed_from(None)
         exchange.finish()
 
-    async def render(self, events: AsyncIterator[Event], answer: UpstreamAnswer, meter: Meter) -> None:
+    async def render(self, events: AsyncIterator[Event], answer: UpstreamAnswer, target: Target, meter: Meter) -> None:
         """Embeddings are no events: they are read from the answer itself."""
         if self._call.operation is Operation.EMBEDDING:
-            await self._render_vectors(answer, meter)
+            await self._render_vectors(answer, target, meter)
             return
         call, exchange = self._call, self._exchange
         renderer = AnswerRenderer(
@@ -140,7 +141,7 @@ class OllamaReply:
         )
         exchange.feed_from(answer)
         try:
-            await self._render_events(renderer, events, meter)
+            await self._render_events(renderer, events, target, meter)
             # In here because a tool call that is only complete now may turn out to be broken.
             last = renderer.last(self._durations()) if call.stream else renderer.whole(self._durations())
         except GatewayError as error:
@@ -150,14 +151,16 @@ class OllamaReply:
         finally:
             exchange.feed_from(None)
         if not call.stream:
-            self._respond(last, meter)
+            self._respond(last, target, meter)
             return
         if not self.started:
-            self._start(meter)
+            self._start(target, meter)
         exchange.write(last)
         exchange.finish()
 
-    async def _render_events(self, renderer: AnswerRenderer, events: AsyncIterator[Event], meter: Meter) -> None:
+    async def _render_events(
+        self, renderer: AnswerRenderer, events: AsyncIterator[Event], target: Target, meter: Meter
+    ) -> None:
         async for event in events:
             if isinstance(event, Used):
                 meter.count(event.usage)
@@ -165,11 +168,11 @@ class OllamaReply:
             if not lines or not self._call.stream:
                 continue
             if not self.started:
-                self._start(meter)
+                self._start(target, meter)
             meter.deliver(1, len(lines))
             self._exchange.write(lines)
 
-    async def _render_vectors(self, answer: UpstreamAnswer, meter: Meter) -> None:
+    async def _render_vectors(self, answer: UpstreamAnswer, target: Target, meter: Meter) -> None:
         body = await answer.read()
         usage = check_data(body, answer.secrets)
         vectors = openai_vectors(body)
@@ -178,13 +181,13 @@ class OllamaReply:
         if usage is not None:
             meter.count(usage)
         if self._old:
-            self._respond(msgspec.json.encode({"embedding": vectors[0]}), meter)
+            self._respond(msgspec.json.encode({"embedding": vectors[0]}), target, meter)
             return
         total = self._durations().fields()["total_duration"]
         rendered: dict[str, Any] = {"model": self._body.model, "embeddings": vectors, "total_duration": total}
         if usage is not None:
             rendered["prompt_eval_count"] = usage.input_tokens
-        self._respond(msgspec.json.encode(rendered), meter)
+        self._respond(msgspec.json.encode(rendered), target, meter)
 
     def _durations(self) -> Durations:
         return Durations(
@@ -192,16 +195,20 @@ class OllamaReply:
             first_byte=self._started_after,
         )
 
-    def _start(self, meter: Meter) -> None:
+    def tell(self, _error: GatewayError) -> bool:
+        """Its stream is never opened before there is an answer: Ollama's has no lines that say nothing."""
+        return False
+
+    def _start(self, target: Target, meter: Meter) -> None:
         self.started = True
         self._started_after = meter.begin()
-        self._exchange.start(200, (*self._headers, *_LINES))
+        self._exchange.start(200, (*self._headers, *answered_by(self._call, target), *_LINES))
 
-    def _respond(self, body: bytes, meter: Meter) -> None:
+    def _respond(self, body: bytes, target: Target, meter: Meter) -> None:
         self.started = True
         meter.deliver(1, len(body))
         meter.begin()
-        self._exchange.respond(200, (*self._headers, *_JSON), body)
+        self._exchange.respond(200, (*self._headers, *answered_by(self._call, target), *_JSON), body)
 
     def _fail_inside(self, error: GatewayError) -> None:
         self._exchange.write(error_line(error))

@@ -1,6 +1,5 @@
 """Reads Ollama's request bodies: checks what we rely on, and keeps the rest for upstreams that are Ollamas."""
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -136,6 +135,19 @@ class ShowBody(msgspec.Struct, kw_only=True):
     """What `model` was called before."""
 
 
+class PullBody(ShowBody, kw_only=True):
+    """POST /api/pull. Whether the registry is to be trusted is not for a client to say."""
+
+    stream: bool | None = None
+
+
+class CopyBody(msgspec.Struct, kw_only=True):
+    """POST /api/copy."""
+
+    source: Annotated[str, Meta(max_length=256)] = ""
+    destination: Annotated[str, Meta(max_length=256)] = ""
+
+
 _Body = TypeVar("_Body")
 _Asking = TypeVar("_Asking", bound=Body)
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -181,15 +193,6 @@ def _check_sampling(body: Sampling) -> None:
         raise BadRequest('invalid format: expected "json" or a JSON schema', param="format")
     if body.top_logprobs is not None and not 0 <= body.top_logprobs <= 20:
         raise BadRequest("top_logprobs must be between 0 and 20", param="top_logprobs")
-
-
-def unloads(body: Body) -> bool:
-    """Whether `keep_alive` is no time at all: a number of seconds, or a duration such as `0s` or `0m0s`."""
-    keep_alive = body.keep_alive
-    if isinstance(keep_alive, str):
-        digits = re.findall(r"\d", keep_alive)
-        return bool(digits) and not any(digit != "0" for digit in digits)
-    return keep_alive == 0
 
 
 def as_embed_fields(fields: Mapping[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:

@@ -42,9 +42,11 @@ def chat_fields(fields: Mapping[str, msgspec.Raw]) -> Mapping[str, msgspec.Raw]:
 class CompletionRenderer:
     """Collects events into a text completion, and says what a streaming client gets for each of them."""
 
-    def __init__(self, call: Call, answer_id: str) -> None:
+    def __init__(self, call: Call, answer_id: str, shown: str | None = None) -> None:
+        """`shown` is the model's name for the client where it is not that of the call."""
         self._call = call
-        self._head = {"id": answer_id, "object": "text_completion", "created": int(time.time()), "model": call.model}
+        model = call.model if shown is None else shown
+        self._head = {"id": answer_id, "object": "text_completion", "created": int(time.time()), "model": model}
         self._texts: dict[int, list[str]] = {}
         self._reasons: dict[int, str] = {}
         self._usage: Usage | None = None

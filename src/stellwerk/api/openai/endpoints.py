@@ -7,11 +7,12 @@ from urllib.parse import unquote
 import msgspec
 
 from stellwerk.api._guard import Request, RequestHandler, Routes
+from stellwerk.api._routing import read_priority, read_session
 from stellwerk.api.openai.conversations import Conversations
 from stellwerk.api.openai.models import render_model
 from stellwerk.api.openai.reply import OpenAIReply
 from stellwerk.api.openai.requests import Body, ChatBody, CompletionBody, EmbeddingBody, read_body
-from stellwerk.core.call import Call, Operation, Wire
+from stellwerk.core.call import Call, Operation, Place, Wire
 from stellwerk.core.errors import NotFound
 from stellwerk.core.plan import Model
 from stellwerk.core.principal import CALLERS, READERS, Principal
@@ -19,7 +20,7 @@ from stellwerk.http.exchange import Headers
 from stellwerk.pipeline.gateway import Gateway
 
 _JSON: Headers = ((b"content-type", b"application/json"),)
-_OWN_FIELDS = ("session_id", "timeout", "retries")
+_OWN_FIELDS = ("session_id", "timeout", "retries", "fallbacks", "models")
 _SHORTEST_SECONDS = 1.0
 _MOST_ATTEMPTS = 10
 _CALLS: tuple[tuple[str, Operation, Wire, type[Body]], ...] = (
@@ -57,20 +58,45 @@ class OpenAIAPI:
     def register(self, routes: Routes) -> None:
         """The same below /v1 and at the root: many clients are given a base URL without it."""
         for prefix in ("/v1", ""):
-            for path, operation, wire, body in _CALLS:
-                handler = self._answering(operation, wire, msgspec.json.Decoder(body))
-                routes.add("POST", prefix + path, CALLERS, handler)
+            self.register_calls(routes, prefix)
             routes.add("GET", f"{prefix}/models", READERS, self._list_models)
             routes.add("GET", f"{prefix}/models/{{rest}}", READERS, self._retrieve_model)
+
+    def register_calls(self, routes: Routes, prefix: str, resolve: Callable[[str], str] | None = None) -> None:
+        """The routes that ask a model. `resolve` is for a listener of its own: it gives the catalogue's name for a
+        client's, who reads his own in the answers; bodies are JSON there whatever they are called, and no session is
+        kept."""
+        for path, operation, wire, body in _CALLS:
+            decoder = msgspec.json.Decoder(body)
+            if resolve is None:
+                handler = self._answering(operation, wire, decoder)
+            else:
+                handler = self._answering_renamed(operation, wire, decoder, resolve)
+            routes.add("POST", prefix + path, CALLERS, handler)
+
+    def _answering_renamed(
+        self, operation: Operation, wire: Wire, decoder: "msgspec.json.Decoder[Body]", resolve: Callable[[str], str]
+    ) -> RequestHandler:
+        async def answer(request: Request) -> None:
+            exchange = request.exchange
+            body, fields = read_body(exchange.body, None, decoder)
+            asked = body.model
+            body.model = resolve(asked)
+            # Here too nothing leads out of what this listener offers.
+            body.fallbacks = [resolve(name) for name in asked_fallbacks(body)]
+            body.models = None
+            call = make_call(request, operation, wire, body, fields, self.total_seconds)
+            await self._gateway.run(call, OpenAIReply(call, exchange, shown=asked))
+
+        return answer
 
     def _answering(self, operation: Operation, wire: Wire, decoder: "msgspec.json.Decoder[Body]") -> RequestHandler:
         async def answer(request: Request) -> None:
             exchange = request.exchange
             body, fields = read_body(exchange.body, exchange.headers.get(b"content-type"), decoder)
             call = make_call(request, operation, wire, body, fields, self.total_seconds)
-            session = getattr(body, "session_id", None)
-            if session:
-                await self._conversations.run(call, exchange, session)
+            if body.session_id and operation is Operation.CHAT:
+                await self._conversations.run(call, exchange, body.session_id)
             else:
                 await self._gateway.run(call, OpenAIReply(call, exchange))
 
@@ -93,6 +119,11 @@ class OpenAIAPI:
         request.exchange.respond(200, headers, msgspec.json.encode(body))
 
 
+def asked_fallbacks(body: Body) -> tuple[str, ...]:
+    """The models that the client wants to be tried after the one that it named."""
+    return (*(body.fallbacks or ()), *(body.models or ()))
+
+
 def make_call(
     request: Request,
     operation: Operation,
@@ -101,24 +132,36 @@ def make_call(
     fields: dict[str, msgspec.Raw],
     total_seconds: float,
 ) -> Call:
-    """The call that a body asks for; the fields that are ours are taken out of what goes upstream."""
-    exchange = request.exchange
+    """The call that a body asks for; the fields that are ours are taken out of what goes upstream.
+
+    Every handler comes past here when it has checked its body, and past nothing else that could refuse the request.
+    """
+    exchange, caller = request.exchange, request.caller
+    headers = exchange.headers
     for name in _OWN_FIELDS:
         fields.pop(name, None)
     seconds = total_seconds
     if body.timeout:
         seconds = min(max(body.timeout, _SHORTEST_SECONDS), total_seconds)
-    return Call(
+    call = Call(
         id=request.id,
         operation=operation,
         wire=wire,
         model=body.model,
         fields=fields,
-        principal=request.caller,
+        principal=caller,
         received=exchange.received,
         deadline=exchange.received + seconds,
         stream=body.streams,
         wants_usage=body.wants_usage,
         attempts=min(max(body.retries, 1), _MOST_ATTEMPTS) if body.retries else None,
         peer=exchange.peer,
+        priority=read_priority(headers, caller),
+        place=Place(),
+        session=read_session(headers, body.session_id, body.prompt_cache_key),
+        fallbacks=asked_fallbacks(body) if body.fallbacks or body.models else (),
+        background=request.background,
     )
+    if request.look is not None:
+        request.look(call)
+    return call

@@ -2,14 +2,17 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
 from stellwerk.api._errors import render_openai_error
+from stellwerk.api._routing import answered_by, waited
 from stellwerk.api.openai import answers
 from stellwerk.api.openai.completions_by_chat import CompletionRenderer, chat_fields
 from stellwerk.api.openai.streams import DONE, StreamRelay
+from stellwerk.api.openai.waiting import PATIENCE_SECONDS, Waiting
 from stellwerk.core.call import Call, Operation, Wire
 from stellwerk.core.errors import BadRequest, GatewayError, UpstreamError
 from stellwerk.core.events import Event, Used
@@ -30,7 +33,19 @@ _STREAM: Headers = (
 class OpenAIReply:
     """Fills the port `Reply` for one call."""
 
-    __slots__ = ("_call", "_exchange", "_headers", "_keep", "_transcript", "started")
+    __slots__ = (
+        "_call",
+        "_exchange",
+        "_headers",
+        "_keep",
+        "_monotonic",
+        "_opened",
+        "_patience",
+        "_shown",
+        "_transcript",
+        "_waiting",
+        "started",
+    )
 
     def __init__(
         self,
@@ -38,15 +53,27 @@ class OpenAIReply:
         exchange: Exchange,
         transcript: Transcript | None = None,
         keep: Callable[[], Awaitable[None]] | None = None,
+        *,
+        shown: str | None = None,
+        patience: float = PATIENCE_SECONDS,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`transcript` is told what the client gets, `keep` is awaited before the answer is at its end: who has all of
-        it finds it in his session."""
+        it finds it in his session. `shown` is the model's name for the client where it is not that of the call. A
+        stream that waits for more than `patience` seconds is opened, and says where the call stands."""
         self._call = call
         self._exchange = exchange
         self._transcript = transcript
         self._keep = keep
+        self._shown = call.model if shown is None else shown
         self._headers: Headers = ((b"x-request-id", call.id.encode()),)
         self.started = False
+        self._opened = False
+        self._waiting: Waiting | None = None
+        self._patience = patience
+        self._monotonic = monotonic
+        if call.stream and call.place is not None:
+            call.place.listener = self._hear_place
 
     def admit(self, headers: Headers) -> None:
         self._headers += headers
@@ -67,7 +94,7 @@ class OpenAIReply:
             if self._transcript is not None:
                 self._transcript.whole(body)
             await self._keep_answer()
-            self._respond(body, meter)
+            self._respond(body, target, meter)
 
     def _finish_body(self, body: bytes, secrets: Sequence[str], target: Target, meter: Meter) -> bytes:
         call = self._call
@@ -81,11 +108,11 @@ class OpenAIReply:
             body = answers.complete_chat(body) if chat else answers.complete_completion(body)
         if usage is not None:
             meter.count(usage)
-        return answers.Renaming(target.model, call.model)(body)
+        return answers.Renaming(target.model, self._shown)(body)
 
     async def _relay_stream(self, answer: UpstreamAnswer, target: Target, meter: Meter) -> None:
         call = self._call
-        renaming = answers.Renaming(target.model, call.model)
+        renaming = answers.Renaming(target.model, self._shown)
         stream = StreamRelay(
             renaming=renaming,
             wants_usage=call.wants_usage,
@@ -102,7 +129,7 @@ class OpenAIReply:
             first = stream.feed(data)
         exchange = self._exchange
         write = exchange.write if self._transcript is None else self._write_down
-        self._start(meter)
+        self._start(target, meter)
         write(first)
         exchange.feed_from(answer)
 
@@ -138,12 +165,12 @@ class OpenAIReply:
         if self._keep is not None:
             await self._keep()
 
-    async def render(self, events: AsyncIterator[Event], answer: UpstreamAnswer, meter: Meter) -> None:
+    async def render(self, events: AsyncIterator[Event], answer: UpstreamAnswer, target: Target, meter: Meter) -> None:
         """Only text completions are ever rendered: they are what a chat-only vendor is asked for on their behalf."""
-        renderer = CompletionRenderer(self._call, f"cmpl-{os.urandom(12).hex()}")
+        renderer = CompletionRenderer(self._call, f"cmpl-{os.urandom(12).hex()}", self._shown)
         self._exchange.feed_from(answer)
         try:
-            await self._render_events(renderer, events, meter)
+            await self._render_events(renderer, events, target, meter)
         except GatewayError as error:
             if self.started:
                 self._fail_inside(error)
@@ -151,14 +178,16 @@ class OpenAIReply:
         finally:
             self._exchange.feed_from(None)
         if not self._call.stream:
-            self._respond(renderer.whole(), meter)
+            self._respond(renderer.whole(), target, meter)
             return
         if not self.started:
-            self._start(meter)
+            self._start(target, meter)
         self._exchange.write(renderer.last() + DONE)
         self._exchange.finish()
 
-    async def _render_events(self, renderer: CompletionRenderer, events: AsyncIterator[Event], meter: Meter) -> None:
+    async def _render_events(
+        self, renderer: CompletionRenderer, events: AsyncIterator[Event], target: Target, meter: Meter
+    ) -> None:
         async for event in events:
             if isinstance(event, Used):
                 meter.count(event.usage)
@@ -166,7 +195,7 @@ class OpenAIReply:
             if chunk is None or not self._call.stream:
                 continue
             if not self.started:
-                self._start(meter)
+                self._start(target, meter)
             meter.deliver(1, len(chunk))
             self._exchange.write(chunk)
 
@@ -175,14 +204,43 @@ class OpenAIReply:
         self._transcript.feed(data)
         self._exchange.write(data)
 
-    def _start(self, meter: Meter) -> None:
-        self.started = True
-        self._exchange.start(200, (*self._headers, _processing(meter.begin()), *_STREAM))
+    def _hear_place(self, number: int) -> None:
+        """The call waits at this place of a line."""
+        if self.started:
+            return
+        now = self._monotonic()
+        if self._waiting is None:
+            self._waiting = Waiting(now, self._patience)
+        comment = self._waiting.comment(number, now)
+        if comment is None:
+            return
+        if not self._opened:
+            self._opened = True
+            self._exchange.start(200, (*self._headers, *waited(self._call), *_STREAM))
+        self._exchange.write(comment)
 
-    def _respond(self, body: bytes, meter: Meter) -> None:
+    def tell(self, error: GatewayError) -> bool:
+        if not self._opened:
+            return False
+        self._fail_inside(error)
+        return True
+
+    def _start(self, target: Target, meter: Meter) -> None:
+        call = self._call
+        self.started = True
+        if call.place is not None:
+            # Otherwise it and this object would hold each other.
+            call.place.listener = None
+        seconds = meter.begin()
+        if not self._opened:
+            headers = (*self._headers, *answered_by(call, target), _processing(seconds), *_STREAM)
+            self._exchange.start(200, headers)
+
+    def _respond(self, body: bytes, target: Target, meter: Meter) -> None:
         self.started = True
         meter.deliver(1, len(body))
-        self._exchange.respond(200, (*self._headers, _processing(meter.begin()), *_JSON), body)
+        headers = (*self._headers, *answered_by(self._call, target), _processing(meter.begin()), *_JSON)
+        self._exchange.respond(200, headers, body)
 
     def _fail_inside(self, error: GatewayError) -> None:
         """Tells a client whose stream has begun; there is no `[DONE]` after it, because it is not done."""

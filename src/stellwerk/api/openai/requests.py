@@ -14,6 +14,7 @@ _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Tokens = Annotated[int, Meta(ge=0, le=100_000_000)]
 _Choices = Annotated[int, Meta(ge=1, le=128)]
 _ModelName = Annotated[str, Meta(min_length=1, max_length=256)]
+_Fallbacks = Annotated[list[_ModelName], Meta(max_length=8)]
 _Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
 
 
@@ -63,6 +64,13 @@ class Body(msgspec.Struct, kw_only=True):
     """Seconds for the whole call; a field of ours, as the next one, which no upstream sees."""
     retries: Annotated[int, Meta(ge=-(10**9), le=10**9)] | None = None
     """The most attempts."""
+    session_id: Annotated[str, Meta(max_length=256)] | None = None
+    """What the call belongs to, of ours too: a chat with one is remembered."""
+    fallbacks: _Fallbacks | None = None
+    """Models to try when the one that is named fails."""
+    models: _Fallbacks | None = None
+    """The same under the name that OpenRouter has for it. It stays here: what goes upstream is what was paid for."""
+    prompt_cache_key: str | None = None
 
     @property
     def streams(self) -> bool:
@@ -108,8 +116,6 @@ class ChatBody(_Sampling, kw_only=True):
     response_format: dict[str, Any] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    session_id: Annotated[str, Meta(max_length=256)] | None = None
-    """A field of ours too: the chat that this question belongs to."""
 
 
 class CompletionBody(_Sampling, kw_only=True):
@@ -131,9 +137,24 @@ class EmbeddingBody(Body, kw_only=True):
     user: str | None = None
 
 
+class RerankDocument(msgspec.Struct):
+    text: str
+
+
+class RerankBody(Body, kw_only=True):
+    """POST /v1/rerank."""
+
+    query: Annotated[str, Meta(min_length=1, max_length=32_768)]
+    """A reranker reads it once with each document: a long one is a thousand long ones."""
+    documents: Annotated[list[str | RerankDocument], Meta(min_length=1, max_length=1_000)]
+    top_n: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    return_documents: bool | None = None
+
+
 _Body = TypeVar("_Body")
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_OURS = frozenset().union(*(kind.__struct_fields__ for kind in (ChatBody, CompletionBody, EmbeddingBody)))
+_BODIES = (ChatBody, CompletionBody, EmbeddingBody, RerankBody)
+_OURS = frozenset().union(*(kind.__struct_fields__ for kind in _BODIES))
 """Fields that the gateway itself reads: nobody may mean another value by another spelling."""
 
 

@@ -6,10 +6,10 @@ import msgspec
 
 from stellwerk.api._guard import Request
 from stellwerk.api.openai.conversations import Conversations
-from stellwerk.api.openai.endpoints import make_call
+from stellwerk.api.openai.endpoints import asked_fallbacks, make_call
 from stellwerk.api.openai.requests import ChatBody, read_body
 from stellwerk.core.call import Operation, Wire
-from stellwerk.core.errors import NotFound
+from stellwerk.core.errors import BadRequest, NotFound
 from stellwerk.core.plan import Model
 
 _USUAL_SECONDS = 180.0
@@ -51,6 +51,11 @@ class Chat:
                 code="model_not_found",
                 param="model",
             )
+        for name in asked_fallbacks(body):
+            if self._find(name) is None:
+                raise BadRequest(
+                    f"The model '{name[:100]}' is not offered here.", code="model_not_found", param="fallbacks"
+                )
         fields = with_defaults(fields, model)
         call = make_call(request, Operation.CHAT, Wire.OPENAI_CHAT, body, fields, self._total_seconds())
         await self._conversations.run(call, exchange, body.session_id or None)

@@ -3,7 +3,10 @@ import json
 import pytest
 
 from stellwerk.core.call import Operation, Wire
-from stellwerk.core.errors import BadRequest, NotFound
+from stellwerk.core.errors import BadRequest, NotFound, RateLimited, Unavailable
+from stellwerk.core.principal import Priority
+from stellwerk.engines.slot import SlotStatus
+from tests.port_fakes import StillClock
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -65,6 +68,21 @@ async def test_other_errors_keep_their_words(site):
     assert (exchange.status, exchange.json) == (400, {"error": "No."})
 
 
+async def test_who_only_loads_is_counted_and_told_what_is_left(site):
+    answer = await site.ask("/api/generate", {"model": "tiny"})
+    assert (site.entered, site.permit.released) == ([("alice", "tiny")], [0])
+    assert answer.header("x-ratelimit-remaining-requests") == "9"
+    site.engines.trouble = Unavailable("No room.")
+    assert (await site.ask("/api/generate", {"model": "tiny"})).status == 503
+    assert site.permit.released == [0, 0]
+
+
+async def test_who_is_over_a_limit_loads_nothing(site):
+    site.full = RateLimited("Too many requests.", retry_after=7)
+    answer = await site.ask("/api/chat", {"model": "tiny", "messages": []})
+    assert (answer.status, answer.header("retry-after"), site.engines.done) == (429, "7", [])
+
+
 @pytest.mark.parametrize(
     ("more", "reason"), [({}, "load"), ({"keep_alive": 0}, "unload"), ({"keep_alive": -1}, "load")]
 )
@@ -82,6 +100,65 @@ async def test_who_asks_nothing_only_loads(site, more, reason):
     assert generate.header("content-type") == "application/x-ndjson"
     assert (generate.json["response"], generate.json["done_reason"]) == ("", reason)
     assert site.calls == []
+    seconds = more.get("keep_alive")
+    wanted = [] if seconds == 0 else [("load", "tiny", 160.0)]
+    assert site.engines.done == 2 * [*wanted, ("keep", "tiny", seconds)]
+
+
+async def test_an_ollama_loads_its_models_itself(site):
+    await site.ask("/api/generate", {"model": "qwen3", "keep_alive": "5m"})
+    (call,) = site.calls
+    assert (call.model, call.wire) == ("qwen3:latest", Wire.OLLAMA_GENERATE)
+    assert set(call.fields) == {"model", "keep_alive", "stream", "truncate"}
+    assert site.engines.done == []
+
+
+async def test_a_vendors_model_needs_no_loading(site):
+    assert (await site.ask("/api/chat", {"model": "house/up"})).json["done_reason"] == "load"
+    assert (site.calls, site.engines.done) == ([], [])
+
+
+async def test_who_may_not_use_a_model_does_not_load_it(site):
+    await site.ask("/api/generate", {"model": "tiny"}, key=b"bob")
+    await site.ask("/api/generate", {"model": "tiny", "keep_alive": 0}, key=b"bob")
+    assert site.engines.done == []
+
+
+async def test_a_model_that_cannot_be_loaded_says_why(site):
+    site.engines.trouble = Unavailable("Not enough memory.", code="memory_short")
+    exchange = await site.ask("/api/generate", {"model": "tiny"})
+    assert (exchange.status, exchange.json) == (503, {"error": "Not enough memory."})
+
+
+async def test_an_answered_model_stays_for_as_long_as_was_asked(site):
+    for model, keep_alive in (("tiny", "1h30m"), ("house/up", 60), ("tiny", None), ("fast", 0)):
+        await site.ask("/api/chat", {"model": model, "messages": HI, "keep_alive": keep_alive})
+    await site.ask("/api/embed", {"model": "tiny", "input": "x", "keep_alive": -1})
+    assert site.engines.done == [("keep", "tiny", 5400.0), ("keep", "tiny", 0.0), ("keep", "tiny", -1.0)]
+
+
+async def test_a_time_that_is_none_is_refused_before_anything_happens(site):
+    for body in ({"messages": HI}, {}):
+        exchange = await site.ask("/api/chat", {"model": "tiny", "keep_alive": "soon", **body})
+        assert (exchange.status, exchange.json["error"]) == (400, 'time: invalid duration "soon"')
+    assert (site.calls, site.engines.done) == ([], [])
+
+
+async def test_what_was_pulled_is_called_by_the_name_it_was_pulled_by(site):
+    site.source.ids["hf.co/u/tiny-GGUF:Q4_0"] = ["gone", "tiny"]
+    await site.ask("/api/chat", {"model": "hf.co/u/tiny-GGUF:Q4_0", "messages": HI})
+    assert site.calls[0].model == "tiny"
+
+
+async def test_loaded_models_are_listed_the_longest_lived_first(site):
+    now = StillClock().now()
+    times = {"tiny": now + 5, "house/up": None, "house/e": now + 9, "ollama/gemma3:4b": now}
+    site.engines.slots = [
+        SlotStatus(port=1, state="ready", model=model, expires_at=expires) for model, expires in times.items()
+    ]
+    site.engines.slots += [SlotStatus(port=2, state="empty"), SlotStatus(port=3, state="loading", model="tiny")]
+    names = [row["name"] for row in (await site.ask("/api/ps")).json["models"]]
+    assert names == ["house/up", "house/e", "tiny"]
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/api/show"])
@@ -117,7 +194,7 @@ async def test_only_a_single_model_is_asked_for_what_it_alone_knows(site):
 
 
 async def test_lists_hold_what_the_caller_may_see(site):
-    site.loaded = ["tiny"]
+    site.engines.slots = [SlotStatus(port=1, state="ready", model="tiny")]
     everything = await site.ask("/api/tags", key=b"viewer")
     assert [row["name"] for row in everything.json["models"]] == [
         "tiny",
@@ -161,11 +238,8 @@ async def test_who_only_reads_may_not_ask(site):
 @pytest.mark.parametrize(
     ("method", "path", "words"),
     [
-        ("POST", "/api/pull", "pull"),
         ("POST", "/api/push", "push"),
         ("POST", "/api/create", "create"),
-        ("POST", "/api/copy", "copy"),
-        ("DELETE", "/api/delete", "delete"),
         ("POST", "/api/blobs/sha256:00", "blobs"),
     ],
 )
@@ -185,3 +259,12 @@ async def test_a_body_that_cannot_be_read_is_refused(site, body):
     assert exchange.status == 400
     assert isinstance(exchange.json["error"], str)
     assert site.calls == []
+
+
+async def test_a_call_has_the_priority_and_the_session_of_its_headers(site):
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
+    await site.ask("/api/chat", chat, x_stellwerk_priority="low", x_session_id="s")
+    await site.ask("/api/chat", chat)
+    assert [(call.priority, call.session) for call in site.calls] == [(Priority.LOW, "s"), (Priority.NORMAL, None)]
+    assert all(call.place is not None for call in site.calls)
+    assert (await site.ask("/api/chat", chat, x_stellwerk_priority="urgent")).status == 400

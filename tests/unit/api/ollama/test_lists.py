@@ -4,6 +4,7 @@ from msgspec.structs import replace
 from stellwerk.api.ollama.lists import capabilities, render_loaded, render_shown, render_tags
 from stellwerk.core.call import Operation
 from stellwerk.core.plan import Model
+from stellwerk.engines.slot import SlotStatus
 
 OWN = Model(
     provider="local",
@@ -86,5 +87,11 @@ def test_a_size_is_written_as_ollama_writes_it(parameters: int, size: str):
 
 def test_nothing_loaded_is_a_list_too():
     assert render_loaded([]) == {"models": []}
-    (row,) = render_loaded([OWN])["models"]
+    slot = SlotStatus(port=1, state="ready", model="tiny")
+    (row,) = render_loaded([(OWN, slot)])["models"]
     assert (row["name"], row["context_length"], row["size"]) == ("tiny", 2048, 77)
+    assert row["expires_at"].startswith("23")
+    measured = replace(slot, memory_mib=2.0, context=512, expires_at=1_700_000_000.5)
+    (row,) = render_loaded([(OWN, measured)])["models"]
+    assert (row["context_length"], row["size"]) == (512, 2 << 20)
+    assert row["expires_at"] == "2023-11-14T22:13:20.500000000Z"

@@ -7,7 +7,7 @@ import pytest
 from stellwerk.api.ollama.openai_requests import Abilities
 from stellwerk.api.ollama.reply import OllamaReply
 from stellwerk.api.ollama.requests import ChatBody, EmbedBody, GenerateBody
-from stellwerk.core.call import Call, Operation, Wire
+from stellwerk.core.call import Call, Operation, Place, Wire
 from stellwerk.core.errors import BadRequest, UpstreamBroken, UpstreamError
 from stellwerk.core.events import Finished, Text, ToolCall, Used
 from stellwerk.core.outcome import Usage
@@ -34,6 +34,7 @@ class Talk:
             received=98.0,
             deadline=1e12,
             stream=stream and wire is not Wire.OLLAMA_EMBED,
+            place=Place(),
         )
         body = BODIES[wire](model="up:latest")
         self.call = call
@@ -53,7 +54,7 @@ class Talk:
                 yield piece
 
         async with asyncio.timeout(5):
-            await self.reply.render(play(), answer or PlayedAnswer(), self.meter)
+            await self.reply.render(play(), answer or PlayedAnswer(), TARGET, self.meter)
         return self.exchange
 
     @property
@@ -212,3 +213,14 @@ def test_fields_are_given_in_the_wire_of_the_provider():
     for wire in (Wire.OPENAI_COMPLETION, Wire.OPENAI_EMBEDDING, Wire.OLLAMA_GENERATE):
         with pytest.raises(BadRequest):
             talk.reply.fields(wire)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_says_who_gave_it_and_where_its_call_had_to_wait(stream):
+    talk = Talk(stream=stream)
+    talk.call.place.take(3)
+    line = {"model": "up:8b", "message": {"role": "assistant", "content": "Hi"}, "done": True}
+    await talk.relay(json.dumps(line).encode() + b"\n")
+    assert talk.exchange.header("x-stellwerk-model") == "ollama/up:8b"
+    assert talk.exchange.header("x-stellwerk-queue-position") == "3"
+    assert not talk.reply.tell(BROKEN)

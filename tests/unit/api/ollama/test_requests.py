@@ -10,7 +10,6 @@ from stellwerk.api.ollama.requests import (
     OldEmbedBody,
     as_embed_fields,
     read_call,
-    unloads,
 )
 from stellwerk.core.errors import BadRequest
 
@@ -75,16 +74,6 @@ def test_what_is_wrong_is_named(body, param, words):
 def test_no_body_is_said_in_ollamas_words():
     with pytest.raises(BadRequest, match="missing request body"):
         read_call(b" ", None, CHAT)
-
-
-@pytest.mark.parametrize("keep_alive", [0, 0.0, "0", "0s", "0m0s", "0.0h"])
-def test_no_time_at_all_unloads(keep_alive):
-    assert unloads(read({"model": "m", "keep_alive": keep_alive})[0])
-
-
-@pytest.mark.parametrize("keep_alive", [None, -1, 300, "5m", "-1", "0h10s", "", "x"])
-def test_any_other_time_does_not(keep_alive):
-    assert not unloads(read({"model": "m", "keep_alive": keep_alive})[0])
 
 
 def test_only_what_asks_nothing_loads():

@@ -5,7 +5,7 @@ import pytest
 
 from stellwerk.api._guard import Request
 from stellwerk.api.sigorest.chat import Chat, fold_names, with_defaults
-from stellwerk.core.errors import NotFound
+from stellwerk.core.errors import BadRequest, NotFound
 from stellwerk.core.plan import Model
 from tests.port_fakes import ALICE, RecordedExchange
 
@@ -92,3 +92,10 @@ async def test_a_model_that_is_not_offered_here_is_refused():
     with pytest.raises(NotFound) as caught:
         await ask({**BODY, "model": "nobody"})
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+async def test_further_models_are_only_those_that_are_offered_here():
+    assert (await ask({**BODY, "fallbacks": ["claude-h"]})).call.fallbacks == ("claude-h",)
+    with pytest.raises(BadRequest) as refused:
+        await ask({**BODY, "fallbacks": ["claude-h", "m/claude"]})
+    assert refused.value.param == "fallbacks"

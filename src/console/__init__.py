@@ -1,0 +1,1 @@
+"""The name under which AI Gateway documents its console."""

@@ -1,0 +1,1 @@
+"""AI Gateway's API: chats and documents that are queued, and the administration of models."""

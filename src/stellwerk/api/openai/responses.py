@@ -1,0 +1,144 @@
+"""OpenAI's /v1/responses over chat completions: at once, or in the background as a job."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from stellwerk.api._bodies import decode_body
+from stellwerk.api._guard import Request, RequestHandler, Routes
+from stellwerk.api.jobs.exchange import CollectingExchange
+from stellwerk.api.jobs.intake import Intake, headers_of_call, new_job
+from stellwerk.api.jobs.ownership import Ownership
+from stellwerk.api.openai.files import read_id, respond
+from stellwerk.api.openai.responses_answers import (
+    METADATA,
+    job_of_id,
+    new_response_id,
+    show_job_response,
+    show_response,
+)
+from stellwerk.api.openai.responses_requests import ResponsesBody, to_chat
+from stellwerk.core.clock import Clock
+from stellwerk.core.errors import BadRequest, NotFound, UpstreamBroken
+from stellwerk.core.principal import CALLERS, READERS
+from stellwerk.jobs.job import Job, NewJob
+from stellwerk.jobs.jobs import Jobs
+
+PATH = "/v1/responses"
+_CHAT = ("POST", "/v1/chat/completions")
+_ANSWER_BYTES = 64 * 1024 * 1024
+_LONGEST_METADATA = 3_000
+_BODY = msgspec.json.Decoder(ResponsesBody)
+_FORWARDED = (b"x-ratelimit-", b"x-stellwerk-", b"openai-processing-ms")
+
+
+class ResponsesAPI:
+    def __init__(
+        self,
+        jobs: Jobs,
+        intake: Intake,
+        handlers: Mapping[tuple[str, str], RequestHandler],
+        ownership: Ownership,
+        clock: Clock,
+    ) -> None:
+        """`handlers` are the live ones: that of chats answers here too."""
+        self._jobs = jobs
+        self._intake = intake
+        self._handlers = handlers
+        self._ownership = ownership
+        self._clock = clock
+
+    def register(self, routes: Routes) -> None:
+        routes.add("POST", PATH, CALLERS, self._create)
+        routes.add("GET", f"{PATH}/{{response_id}}", READERS, self._show)
+        routes.add("DELETE", f"{PATH}/{{response_id}}", CALLERS, self._delete)
+        routes.add("POST", f"{PATH}/{{response_id}}/cancel", CALLERS, self._cancel)
+        self._intake.accepted[PATH] = self._accept
+
+    async def _create(self, request: Request) -> None:
+        body = _read(request)
+        if body.background and not request.background:
+            job = await self._intake.enqueue(await self._accept(request))
+            respond(request, show_job_response(await self._jobs.get(job.id, with_result=True)))
+            return
+        chat = await self._ask(request, body)
+        shown = show_response(body, new_response_id(), self._clock.now(), chat.collected)
+        headers = [(name, value) for name, value in chat.sent_headers.items() if name.startswith(_FORWARDED)]
+        head = ((b"x-request-id", request.id.encode()), (b"content-type", b"application/json"), *headers)
+        request.exchange.respond(200, head, shown)
+
+    async def _ask(self, request: Request, body: ResponsesBody) -> CollectingExchange:
+        """Raises what the chat is refused with."""
+        asking = request.exchange
+        exchange = CollectingExchange(
+            _CHAT[1],
+            msgspec.json.encode(to_chat(body)),
+            {name: value for name, value in asking.headers.items() if name != b"content-type"},
+            received=asking.received,
+            most_bytes=_ANSWER_BYTES,
+        )
+        exchange.peer = asking.peer
+        inner = Request(exchange, request.id, request.principal, background=request.background, look=request.look)
+        await self._handlers[_CHAT](inner)
+        if exchange.too_large or exchange.broken or exchange.status != 200:
+            raise UpstreamBroken("The upstream's answer cannot be read.")
+        return exchange
+
+    async def _accept(self, request: Request) -> NewJob:
+        """The job of a response: its body is that of one at once."""
+        body = _read(request)
+        fields = msgspec.json.decode(request.exchange.body, type=dict[str, msgspec.Raw])
+        fields.pop("background", None)
+        plain, headers = msgspec.json.encode(fields), headers_of_call(request.exchange.headers)
+        checked = await self._intake.check(request.caller, PATH, plain, headers)
+        labels = {"model": body.model}
+        if body.metadata:
+            pairs = msgspec.json.encode(body.metadata).decode()
+            if len(pairs) > _LONGEST_METADATA:
+                raise BadRequest("'metadata' is too long for a response in the background.", param="metadata")
+            labels[METADATA] = pairs
+        return new_job(request, queue=checked.queue, path=PATH, body=plain, headers=headers, labels=labels)
+
+    async def _show(self, request: Request) -> None:
+        job = await self._find(request)
+        respond(request, show_job_response(await self._jobs.get(job.id, with_result=True)))
+
+    async def _cancel(self, request: Request) -> None:
+        job = await self._find(request)
+        await self._jobs.cancel(job.id)
+        respond(request, show_job_response(await self._jobs.get(job.id, with_result=True)))
+
+    async def _delete(self, request: Request) -> None:
+        job = await self._find(request)
+        await self._jobs.forget(job.id)
+        respond(request, {"id": read_id(request, 3), "object": "response", "deleted": True})
+
+    async def _find(self, request: Request) -> Job:
+        """Raises NotFound, in the same words for what is not there and for what is not his."""
+        job_id = job_of_id(read_id(request, 3))
+        if job_id is not None:
+            try:
+                job = await self._jobs.get(job_id)
+            except NotFound:
+                pass
+            else:
+                if job.path == PATH and self._ownership.may_see(request.caller, job):
+                    return job
+        raise NotFound(
+            "There is no such response; only those in the background are kept, and for a while.",
+            code="response_not_found",
+            param="response_id",
+        )
+
+
+def _read(request: Request) -> ResponsesBody:
+    exchange = request.exchange
+    body = decode_body(exchange.body, exchange.headers.get(b"content-type"), _BODY)
+    if body.background and body.stream:
+        raise BadRequest(
+            "A response in the background is not streamed here: GET /api/requests/{id}/events follows its job.",
+            param="stream",
+            code="unsupported_parameter",
+        )
+    to_chat(body)
+    return body

@@ -1,0 +1,152 @@
+"""What an engine must not be asked: it trusts a request more than a server may that strangers write to.
+
+llama.cpp and vLLM fetch every address that a message holds, also where OpenAI's API has base64 only, and so would
+reach whatever this machine reaches.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from stellwerk.core.errors import BadRequest
+from stellwerk.core.plan import Model
+
+_ENGINE_ONLY = frozenset(
+    {
+        "cache_salt",
+        "chat_template",
+        "chat_template_file",
+        "id_slot",
+        "kv_transfer_params",
+        "lora",
+        "media_io_kwargs",
+        "mm_processor_kwargs",
+        "n_cmpl",
+        "n_discard",
+        "n_keep",
+        "n_predict",
+        "n_probs",
+        "prompt_embeds",
+        "request_id",
+        "slot_id",
+        "t_max_predict_ms",
+        "vllm_xargs",
+    }
+)
+"""Fields that reach into the engine itself: its templates, its slots, its memory, and other names for limits."""
+_SENSES = {"image_url": "image", "input_audio": "audio"}
+"""Type of a message part and the modality that it needs."""
+_PLAIN = frozenset({"text", "refusal"})
+_read_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def check_fields(fields: Mapping[str, msgspec.Raw]) -> frozenset[str]:
+    """The modalities that the messages need, `image` and `audio`. Raises BadRequest with the field's name."""
+    for name in _ENGINE_ONLY.intersection(fields):
+        raise BadRequest(f"'{name}' cannot be set for a local model.", param=name, code="unsupported_parameter")
+    for name in ("n", "best_of"):
+        if bytes(fields.get(name, b"1")) not in (b"1", b"null"):
+            # The engine would answer more than once and count one answer.
+            raise BadRequest(
+                f"A local model answers once in a request; leave '{name}' out and ask again.",
+                param=name,
+                code="unsupported_parameter",
+            )
+    if bytes(fields.get("temperature", b"")).startswith(b"-"):
+        raise BadRequest("'temperature' must not be below zero.", param="temperature")
+    if is_batch(bytes(fields.get("prompt", b""))):
+        # The engine answers each of them and counts the first.
+        raise BadRequest("A local model takes one prompt in a request.", param="prompt", code="unsupported_parameter")
+    for name in ("prompt", "input"):
+        if holds_object(bytes(fields.get(name, b""))):
+            raise BadRequest(
+                f"A local model takes texts and tokens in '{name}', no objects.", param=name, code="unsupported_value"
+            )
+    return _check_messages(bytes(fields.get("messages", b"")))
+
+
+def is_batch(prompt: bytes) -> bool:
+    """Whether the field holds several prompts: a list of texts or of lists, where numbers alone are one prompt."""
+    if not prompt.startswith(b"["):
+        return False
+    parts = _read_list(prompt)
+    return len(parts) > 1 and any(bytes(part)[:1] not in b"-0123456789" for part in parts)
+
+
+def holds_object(texts: bytes) -> bool:
+    """Whether an object stands among texts and tokens: engines take images that way."""
+    if texts.startswith(b"{"):
+        return True
+    if not texts.startswith(b"[") or b"{" not in texts:
+        return False
+    parts = [bytes(part) for part in _read_list(texts)]
+    return any(part.startswith(b"{") or (part.startswith(b"[") and b"{" in part) for part in parts)
+
+
+def _check_messages(messages: bytes) -> frozenset[str]:
+    # Only what has a type is looked at closely; a backslash may be an escape that hides the word.
+    if b'"type"' not in messages and b"_url" not in messages and b"\\u" not in messages:
+        return frozenset()
+    try:
+        read = msgspec.json.decode(messages)
+    except (ValueError, RecursionError):
+        raise BadRequest("'messages' holds text that cannot be read.", param="messages") from None
+    needed: set[str] = set()
+    for number, message in enumerate(read if isinstance(read, list) else ()):
+        parts = message.get("content") if isinstance(message, dict) else None
+        for part in parts if isinstance(parts, list) else ():
+            fault = _fault(part)
+            if fault is not None:
+                raise BadRequest(fault, param=f"messages[{number}].content", code="unsupported_value")
+            if part["type"] in _SENSES:
+                needed.add(_SENSES[part["type"]])
+    return frozenset(needed)
+
+
+def _fault(part: object) -> str | None:
+    """What is wrong with one part of a message."""
+    if any(not link.startswith("data:") for link in _links(part)):
+        return "A local model takes images only as data: URLs (base64), not from the network."
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(kind, str) or (kind not in _PLAIN and kind not in _SENSES):
+        return "A local model takes parts of the types text, image_url and input_audio."
+    if kind == "image_url" and not any(True for _ in _links(part)):
+        return "'image_url' has no URL."
+    if kind == "input_audio":
+        sound = part.get("input_audio") if isinstance(part, dict) else None
+        data = sound.get("data") if isinstance(sound, dict) else None
+        # No letter of base64, but one of every address.
+        if not isinstance(data, str) or not data or ":" in data:
+            return "'input_audio' must have its sound in 'data', as base64."
+    return None
+
+
+def _links(part: object) -> Iterator[str]:
+    """Addresses in one part of a message: `image_url` today, `video_url` and the like in other versions."""
+    for name, link in part.items() if isinstance(part, dict) else ():
+        if name.endswith("_url"):
+            url = link.get("url") if isinstance(link, dict) else link
+            if isinstance(url, str):
+                yield url
+
+
+def wants_tools(fields: Mapping[str, msgspec.Raw]) -> bool:
+    """Whether the model is to be made to call a tool."""
+    return bytes(fields.get("tool_choice", b"null")) not in (b"null", b'"auto"', b'"none"')
+
+
+def check_abilities(fields: Mapping[str, msgspec.Raw], needed: frozenset[str], model: Model) -> None:
+    """Refuses what the model cannot do, where the engine would fail or pass it over in silence. Raises BadRequest.
+
+    `needed` is what `check_fields` found.
+    """
+    if wants_tools(fields) and "tools" not in model.parameters:
+        raise BadRequest(
+            f"The model '{model.id}' was not trained to call tools, so it cannot be made to.",
+            param="tool_choice",
+            code="unsupported_parameter",
+        )
+    for modality in sorted(needed.difference(model.input_modalities)):
+        raise BadRequest(
+            f"The model '{model.id}' takes no {modality} input.", param="messages", code="unsupported_value"
+        )
