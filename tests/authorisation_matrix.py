@@ -115,6 +115,7 @@ THINGS_OF_ONE: tuple[tuple[str, str, Access], ...] = (
     ("GET", "/v1/files/{file_id}", READERS),
     ("DELETE", "/v1/files/{file_id}", PAYERS),
     ("GET", "/v1/files/{file_id}/content", READERS),
+    ("GET", "/v1/files/{file_id}/url", READERS),
     ("GET", "/v1/batches/{batch_id}", READERS),
     ("POST", "/v1/batches/{batch_id}/cancel", PAYERS),
     ("GET", "/v1/responses/{response_id}", READERS),
@@ -135,6 +136,9 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/v1/files"): Row(READERS),
     # A form is wanted; without one nothing is stored.
     ("POST", "/v1/files"): Row(PAYERS, {"purpose": "batch"}, (415,)),
+    ("POST", "/v1/ocr"): Row(PAYERS, {"model": "up/up", "document": {"type": "file", "file_id": "file-{n}"}}, (404,)),
+    # The gateway of the matrix does not read pages itself.
+    ("PUT", "/process"): Row(PAYERS, {}, (404,)),
     ("GET", "/v1/batches"): Row(READERS),
     ("POST", "/v1/batches"): Row(
         PAYERS,

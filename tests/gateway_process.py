@@ -21,7 +21,12 @@ ADMIN_KEY = "canary-admin-key-5f0c1d7be2"
 DEADLINE = 20.0
 """Seconds that a test waits for anything before it fails; nothing normally takes three."""
 
-ALONE = {"engines": {"enabled": False}, "discovery": {"environment": False, "ollama": False}, "drain_seconds": 10}
+ALONE = {
+    "engines": {"enabled": False},
+    "ocr": {"enabled": False},
+    "discovery": {"environment": False, "ollama": False},
+    "drain_seconds": 10,
+}
 """A gateway that only knows what a test configures."""
 
 

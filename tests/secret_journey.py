@@ -20,6 +20,14 @@ WITNESS = "witness"
 """The provider's name: it does stand in every place, so a place where it is missing was not really searched."""
 
 ECHOES = ("echo-400", "echo-401", "echo-422", "echo-500", "echo-html", "echo-stream")
+SHOWS_ANSWERS = (
+    "answer of model",
+    "answer of GET /api/requests/{request_id}",
+    "answer of GET /v1/files/{file_id}/content",
+    "answer of GET /v1/responses/{response_id}",
+    "answer of POST /v1/responses",
+)
+"""Places that show what a model has written to whom it was written for."""
 ROUTES_OF_OPENAI = {
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
@@ -83,11 +91,12 @@ async def behave(talk: Talk, secrets: Secrets) -> None:
         )
     elif request.json.get("stream"):
         await talk.start_stream()
-        await talk.event(chunk("a"))
+        text = secrets.add("streamed answer of the upstream", "Kanari stream 1f0e77b2c", *SHOWS_ANSWERS)
+        await talk.event(chunk(text, finish="stop"))
         await talk.event(usage_chunk())
         await talk.finish_stream()
     else:
-        text = secrets.add("answer of the upstream", "Kanari answer 5cdd10a7", "answer of model")
+        text = secrets.add("answer of the upstream", "Kanari answer 5cdd10a7", *SHOWS_ANSWERS)
         await talk.answer(completion(text), headers=[("x-key", key), ("set-cookie", f"key={key}")])
 
 

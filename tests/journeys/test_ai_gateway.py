@@ -14,6 +14,8 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
+from stellwerk.app.ai_gateway import AIGatewayListener
+from stellwerk.config.settings import Config
 from stellwerk.core.principal import ADMINS, OPEN, READERS
 from stellwerk.core.principal import CALLERS as PAYERS
 from tests.authorisation_matrix import Row, cells, cells_of_others, sweep
@@ -621,6 +623,21 @@ async def test_both_are_named_once(gateway, port):
 
 
 # --- who may do what
+
+
+async def test_the_table_has_each_route_and_no_other():
+    class Nobody:
+        """Never asked: the routes are only listed."""
+
+        def __getattr__(self, _: str) -> Any:
+            return Nobody()
+
+    parts = ("listeners", "people", "metrics", "jobs", "line", "catalogue", "engines")
+    nobodies: dict[str, Any] = {name: Nobody() for name in parts}
+    router = AIGatewayListener(Config(), login_secret=b"x" * 32, environ={}, **nobodies).make_router()
+    assert {(route.method, route.path): route.access for route in router} == {
+        where: row.access for where, row in ROWS.items()
+    }
 
 
 @pytest.mark.parametrize("name", CALLERS)

@@ -6,6 +6,8 @@ application registers: a route without a row fails, and so does a row without a 
 
 import asyncio
 import itertools
+import json
+import re
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -33,6 +35,7 @@ from tests.authorisation_matrix import (
     SIGOREST_MODEL,
     SIGOREST_ROWS,
     SIGOREST_WORDS,
+    THINGS_OF_ONE,
     Cell,
     ask,
     cells,
@@ -394,6 +397,72 @@ async def test_the_id_of_another_users_key_is_404_in_the_same_words_as_no_id(gat
             answer = await ask(client, callers[name], "DELETE", f"/user/api/keys/{key_id}")
             assert (answer.status, answer.error["message"]) == (404, "There is no such key.")
     assert await dump(gateway) == before
+
+
+async def leave_things(client: KeptConnection, caller: Caller) -> dict[str, str]:
+    """A job, a file, a batch and a response of the caller's, all of which have ended, by the names in their paths."""
+    upload = b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x\r\n'
+    upload += b'Content-Disposition: form-data; name="file"; filename="canary.jsonl"\r\n\r\n'
+    line = {"custom_id": "canary", "method": "POST", "url": "/v1/embeddings", "body": INFERENCE["embeddings"]}
+    upload += json.dumps(line).encode() + b"\r\n--x--\r\n"
+    form = replace(caller, headers={**caller.headers, "Content-Type": "multipart/form-data; boundary=x"})
+    later = replace(caller, headers={**caller.headers, "Prefer": "respond-async"})
+
+    async def make(by: Caller, path: str, body: Any) -> str:
+        answer = await ask(client, by, "POST", path, body)
+        assert answer.status in (200, 202), answer.body
+        return answer.json["id"]
+
+    file = await make(form, "/v1/files", upload)
+    batch = {"input_file_id": file, "endpoint": "/v1/embeddings", "completion_window": "24h"}
+    things = {
+        "request_id": await make(later, "/v1/embeddings", INFERENCE["embeddings"]),
+        "file_id": file,
+        "batch_id": await make(caller, "/v1/batches", batch),
+        "response_id": await make(caller, "/v1/responses", {"model": "up/up", "input": "canary", "background": True}),
+    }
+
+    async def all_ended() -> bool:
+        jobs = (await ask(client, caller, "GET", "/api/requests")).json["data"]
+        output = (await ask(client, caller, "GET", f"/v1/batches/{things['batch_id']}")).json["output_file_id"]
+        return output is not None and all(job["finished_at"] is not None for job in jobs)
+
+    await wait_until(all_ended)
+    return things
+
+
+async def test_jobs_files_batches_and_responses_of_others_are_not_there_for_anybody_but_administrators(
+    client, cast, callers
+):
+    owner = known(cast.people.key(cast.people.user("leaves@example.org", balance=10)).token, Role.USER)
+    theirs = await leave_things(client, owner)
+    nobodys = {name: re.sub("[0-9a-f]", "0", given) for name, given in theirs.items()}
+    nobodys |= {"batch_id": f"batch_{'0' * 24}", "file_id": f"file-{'0' * 24}"}
+    for name, caller in callers.items():
+        if caller.role in (None, Role.ADMIN):
+            continue
+        for method, template, access in THINGS_OF_ONE:
+            foreign, absent = [await ask(client, caller, method, template.format(**ids)) for ids in (theirs, nobodys)]
+            assert foreign.status == (404 if caller.role in access else 403), (name, method, template)
+            assert (foreign.status, foreign.error) == (absent.status, absent.error), (name, method, template)
+        for query in (
+            "requests?before={request_id}",
+            "requests?parent_id={request_id}",
+            "requests?batch_id={batch_id}",
+        ):
+            seen = [await ask(client, caller, "GET", f"/api/{query.format(**ids)}") for ids in (theirs, nobodys)]
+            assert (seen[0].status, seen[0].json) == (seen[1].status, seen[1].json), (name, query)
+        for path in ("files", "batches"):
+            after = theirs["file_id" if path == "files" else "batch_id"]
+            assert (await ask(client, caller, "GET", f"/v1/{path}?after={after}")).status == 404
+            assert theirs["file_id"] not in (await ask(client, caller, "GET", f"/v1/{path}")).body.decode()
+        if caller.role is Role.USER:
+            batch = {"input_file_id": theirs["file_id"], "endpoint": "/v1/embeddings", "completion_window": "24h"}
+            assert (await ask(client, caller, "POST", "/v1/batches", batch)).status == 404
+    for seeing in (owner, callers["admin"]):
+        for method, template, _ in THINGS_OF_ONE:
+            if method == "GET":
+                assert (await ask(client, seeing, method, template.format(**theirs))).status == 200, template
 
 
 async def test_people_revoke_their_own_keys(client, cast, callers):

@@ -93,5 +93,9 @@ async def test_what_some_may_see_was_found_where_they_see_it(journey):
             seen = search(journey.shown.places, [Canary(canary.name, canary.text)])
             found.setdefault(canary.name, set()).update(hit.place for hit in seen)
     assert "answer of model, chat" in found["answer of the upstream"]
+    assert "answer of GET /v1/responses/{response_id}" in found["answer of the upstream"]
+    later = {"answer of GET /api/requests/{request_id}", "answer of GET /v1/files/{file_id}/content"}
+    assert later <= found["streamed answer of the upstream"]
+    assert found["line 0"] == {"answer of GET /v1/files/{file_id}/content"}
     assert {"answer of GET /admin/api/signups", "file stellwerk.db after the end"} <= found["message 0"]
     assert "error of a key as a path" in found["key as a path"]

@@ -394,6 +394,32 @@ async def test_files_and_batches_of_others_are_not_there(gateway, door):
         assert [each async for each in stranger.batches.list()] == []
 
 
+async def test_many_batches_at_once_are_no_more_than_one_after_the_other(gateway, door):
+    key = await new_key(gateway)
+    queue = "/admin/api/queues/batches"
+    await ask(gateway.port, "POST", f"{queue}/pause", key=gateway.key)
+    async with client_of(gateway, key) as client:
+        file = await client.files.create(file=("in.jsonl", lines_of(hello())), purpose="batch")
+        body = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h"}
+        answers = await asyncio.gather(*(post(gateway.port, key, body, "/v1/batches") for _ in range(30)))
+        made = [answer.json["id"] for answer in answers if answer.status == 200]
+        assert len(made) == 20
+        assert {answer.error["code"] for answer in answers if answer.status != 200} == {"too_many_batches"}
+        for batch in made:
+            await client.batches.cancel(batch)
+    await ask(gateway.port, "POST", f"{queue}/resume", key=gateway.key)
+
+
+async def test_responses_of_others_are_not_there(gateway, door):
+    owner, other = await new_key(gateway), await new_key(gateway)
+    made = await post(gateway.port, owner, {"model": "up/up", "input": "Hello", "background": True}, "/v1/responses")
+    path = f"/v1/responses/{made.json['id']}"
+    for method, more in (("GET", ""), ("DELETE", ""), ("POST", "/cancel")):
+        answer = await ask(gateway.port, method, f"{path}{more}", key=other)
+        assert (answer.status, answer.error["code"]) == (404, "response_not_found")
+    assert (await ask(gateway.port, "GET", path, key=owner)).status == 200
+
+
 # --- responses
 
 

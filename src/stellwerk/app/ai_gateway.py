@@ -78,7 +78,7 @@ class AIGatewayListener:
             _log.warning("%s", note)
         if settings.demo_login:
             _log.warning("programs on this machine may be admin of %s with the password admin", COMPAT)
-        router = self._router()
+        router = self.make_router()
         who = COMPAT if other is None else f"{COMPAT}+{GO_OLLAMA}"
         try:
             sockets = (
@@ -93,7 +93,8 @@ class AIGatewayListener:
         else:
             self._listeners.add(name, sockets, share(router, other), render_shared)
 
-    def _router(self) -> Router:
+    def make_router(self) -> Router:
+        """Everything that its clients may ask for."""
         config, people = self._config, self._people
         settings, jobs = config.ai_gateway, self._jobs
         mint = TokenMint(self._login_secret, people.clock, MintSettings(access_seconds=settings.access_minutes * 60))

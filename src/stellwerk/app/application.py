@@ -12,31 +12,22 @@ from typing import Any
 import msgspec
 
 from stellwerk import __version__
-from stellwerk.api._guard import Routes
 from stellwerk.api.dialects import render_error
-from stellwerk.api.health import HealthAPI
-from stellwerk.api.ollama.endpoints import OllamaAPI
-from stellwerk.api.ollama.errors import render_error as render_ollama_error
-from stellwerk.api.openai.conversations import Conversations
-from stellwerk.api.openai.endpoints import OpenAIAPI
-from stellwerk.api.openai.rerank import RerankAPI
 from stellwerk.app import settings as cut
 from stellwerk.app.auto_switch import AutoSwitch
 from stellwerk.app.background import Background
 from stellwerk.app.changes import without_fixed_changes
 from stellwerk.app.collector import calm_collector
 from stellwerk.app.compat import CompatListeners, compat_ports, own_urls
-from stellwerk.app.conversations import make_conversations
-from stellwerk.app.jobs import JobParts
 from stellwerk.app.line import Line
 from stellwerk.app.listeners import MAIN, Listeners, Opened
 from stellwerk.app.local_models import LocalModelParts
+from stellwerk.app.main_apis import MainAPIs
 from stellwerk.app.notices import Notices
 from stellwerk.app.observation import Observation
-from stellwerk.app.ollama_models import manage_models
+from stellwerk.app.ocr import OcrParts
 from stellwerk.app.people import People
 from stellwerk.app.providers import Providers
-from stellwerk.app.registration import register_people
 from stellwerk.app.registry import RegistryFile
 from stellwerk.app.sigorest import COMPAT
 from stellwerk.app.store import Store
@@ -48,7 +39,6 @@ from stellwerk.core.principal import Principal
 from stellwerk.core.secrets import Secret
 from stellwerk.engines.crashes import Crash, crash_recorder
 from stellwerk.http.pool import Pools
-from stellwerk.http.router import Router
 from stellwerk.http.serving import address_of, bind
 from stellwerk.ledger.calls import CallLedger
 from stellwerk.ledger.upstream_usage import UpstreamUsage
@@ -56,8 +46,6 @@ from stellwerk.providers.vendors import load_vendors
 from stellwerk.records.uptime import UptimeRecorder
 from stellwerk.routing.catalogue import Catalogue
 from stellwerk.routing.discovery import Discovery
-from stellwerk.routing.plan import may_see
-from stellwerk.sessions.memory import MemoryBlock
 from stellwerk.storage.writer import Writer
 from stellwerk.telemetry.logs import LogWriter
 from stellwerk.telemetry.metrics import Metrics
@@ -107,6 +95,8 @@ class Application:
             await self._notices.webhooks.refresh()
             await self._local.start()
             stack.push_async_callback(self._local.stop)
+            await self._ocr.start()
+            stack.push_async_callback(self._ocr.stop)
             stack.callback(self._pools.close)
             stack.push_async_callback(self._background.end)
             await self._jobs.start()
@@ -161,21 +151,35 @@ class Application:
         self._engines = self._local.slots
         self._auto_switch = AutoSwitch(self._people, self._engines, lambda: self._config)
         self._registry = RegistryFile(self._data) if COMPAT in config.compat else None
+        self._ocr = OcrParts(lambda: self._config, data=self._data, clock=clock, environ=self._environ)
         self._providers = Providers(
             vendors=self._vendors,
             environ=self._environ,
             own_urls=own_urls([address_of(bound)[1], *compat_ports(config)]),
             pools=self._pools,
             engines=self._engines,
+            ocr=lambda: self._ocr.provider,
             clock=clock,
             hide=self._logs.add_secret,
             price=self._people.price,
             registry=self._registry,
             parked=self._notices.park_key,
         )
-        ledger, usage = CallLedger(store.database, self._writer), UpstreamUsage(self._writer)
-        self._line = Line(
-            config,
+        self._line = self._make_line()
+        self._discovery = Discovery(
+            self._catalogue,
+            clock=clock,
+            local=self._engines if config.engines.enabled else None,
+            price=self._providers.price,
+            settings=cut.discovery_settings(config),
+        )
+        self._take_upstreams(config)
+        self._build_listeners(bound)
+
+    def _make_line(self) -> Line:
+        ledger, usage = CallLedger(self._store.database, self._writer), UpstreamUsage(self._writer)
+        return Line(
+            self._config,
             catalogue=self._catalogue,
             people=self._people,
             engines=self._engines,
@@ -189,17 +193,8 @@ class Application:
                 self._notices.record,
             ),
             redact=self._logs.redact,
-            clock=clock,
+            clock=self._clock,
         )
-        self._discovery = Discovery(
-            self._catalogue,
-            clock=clock,
-            local=self._engines if config.engines.enabled else None,
-            price=self._providers.price,
-            settings=cut.discovery_settings(config),
-        )
-        self._take_upstreams(config)
-        self._build_listeners(bound)
 
     def _build_listeners(self, bound: socket.socket) -> None:
         self._listeners = Listeners(self._config, self._metrics, self._clock)
@@ -213,32 +208,29 @@ class Application:
             breakers=self._line.breakers,
             gates=self._line.gates,
             providers=self._providers,
+            reader=self._ocr.status,
             logs=self._logs,
         )
         self._observation.register(self._metrics)
-        memory = MemoryBlock(self._data, self._clock)
-        conversations = make_conversations(
-            self._config,
-            self._line.gateway,
-            memory,
-            data=self._data,
-            database=self._store.database,
+        self._apis = MainAPIs(
+            lambda: self._config,
+            line=self._line,
+            people=self._people,
+            notices=self._notices,
+            store=self._store,
             catalogue=self._catalogue,
-            is_local=self._people.is_local,
-            clock=self._clock,
+            local=self._local,
+            providers=self._providers,
+            discovery=self._discovery,
+            auto_switch=self._auto_switch,
+            ocr=self._ocr,
+            observation=self._observation,
+            metrics=self._metrics,
+            data=self._data,
+            stopping=lambda: self._listeners.stopping,
         )
-        router = Router()
-        self._register(Routes(router, self._people.keys, self._metrics), conversations)
-        self._ollama = OllamaAPI(
-            self._line.gateway,
-            self._catalogue,
-            lambda caller, model: may_see(caller, model, self._catalogue),
-            self._config.upstream.total_seconds,
-            manage_models(self._config, self._engines, self._local.pulls, self._providers, self._discovery),
-            self._clock,
-        )
-        self._ollama.register(Routes(router, self._people.keys, self._metrics, render=render_ollama_error))
-        self._listeners.add(MAIN, [bound], router, render_error)
+        self._jobs = self._apis.jobs
+        self._listeners.add(MAIN, [bound], self._apis.router, render_error)
         self._compat = CompatListeners(
             lambda: self._config,
             listeners=self._listeners,
@@ -246,57 +238,20 @@ class Application:
             notices=self._notices,
             metrics=self._metrics,
             login_secret=self._store.login_secret,
-            ollama=self._ollama,
-            openai=self._openai,
+            ollama=self._apis.ollama,
+            openai=self._apis.openai,
             providers=self._providers,
             catalogue=self._catalogue,
             engines=self._engines,
             line=self._line,
             jobs=self._jobs,
-            conversations=conversations,
-            memory=memory,
+            reader=self._ocr,
+            conversations=self._apis.conversations,
+            memory=self._apis.memory,
             obstacles=self._observation.obstacles,
             data=self._data,
             environ=self._environ,
             hide=self._logs.add_secret,
-        )
-
-    def _register(self, routes: Routes, conversations: Conversations) -> None:
-        self._openai = OpenAIAPI(
-            self._line.gateway,
-            self._catalogue,
-            lambda caller, model: may_see(caller, model, self._catalogue),
-            self._config.upstream.total_seconds,
-            conversations,
-        )
-        self._openai.register(routes)
-        RerankAPI(self._line.gateway, lambda: self._config.upstream.total_seconds).register(routes)
-        self._jobs = JobParts(
-            self._config,
-            people=self._people,
-            seal=self._store.seal,
-            line=self._line,
-            routes=routes,
-            notices=self._notices,
-            stopping=lambda: self._listeners.stopping,
-        )
-        HealthAPI(
-            version=__version__,
-            obstacles=self._observation.obstacles,
-            details=self._observation.details,
-            metrics=self._metrics.render,
-        ).register(routes)
-        register_people(
-            routes,
-            self._people,
-            self._notices,
-            self._store.seal,
-            self._auto_switch,
-            catalogue=self._catalogue,
-            engines=self._engines,
-            config=lambda: self._config,
-            local=self._local,
-            jobs=self._jobs,
         )
 
     def _cut_calls(self, may_go_on: Callable[[Principal], bool]) -> None:
@@ -381,9 +336,10 @@ class Application:
         self._background.spawn(self._load_prices())
         self._line.change(config)
         self._forget_failures()
-        self._openai.total_seconds = self._ollama.total_seconds = config.upstream.total_seconds
+        self._apis.change(config)
         self._discovery.settings = cut.discovery_settings(config)
         self._listeners.change(config)
+        self._ocr.change(config)
         self._people.change(config)
         self._logs.apply(cut.log_settings(config))
         self._config = config

@@ -14,6 +14,7 @@ from stellwerk.app.jobs import JobParts
 from stellwerk.app.line import Line
 from stellwerk.app.listeners import Listeners
 from stellwerk.app.notices import Notices
+from stellwerk.app.ocr import OcrParts
 from stellwerk.app.people import People
 from stellwerk.app.providers import Providers
 from stellwerk.config import ai_gateway_file
@@ -74,6 +75,7 @@ class CompatListeners:
         engines: Slots,
         line: Line,
         jobs: JobParts,
+        reader: OcrParts,
         conversations: Conversations,
         memory: MemoryBlock,
         obstacles: Callable[[], list[str]],
@@ -103,6 +105,7 @@ class CompatListeners:
             catalogue=catalogue,
             engines=engines,
             environ=environ,
+            reader=reader,
         )
         self._sigorest = sigorest.SigoRestListeners(
             listeners=listeners,

@@ -67,11 +67,14 @@ class JobParts:
         call = CallPerformer(
             routes.handlers, people.keys.resolve, people.clock, result_bytes=self.jobs.settings.result_bytes
         )
+        self.call: Perform = call
+        """What performs a call as its live route does."""
         self.performers: dict[str, Perform] = {CALL: call}
         """By the kind of job; others add theirs before `works` runs."""
-        store = FileStore(run=people.run, fetch=people.fetch, seal=seal, clock=people.clock)
+        store = self.files = FileStore(run=people.run, fetch=people.fetch, seal=seal, clock=people.clock)
         batch = BatchPerformer(self.jobs, self.intake, store, people.keys.resolve)
         self.performers[BATCH] = batch
+        self.resolve = people.keys.resolve
         self._people = people
         files_api = FilesAPI(store, self.ownership)
         files_api.register(routes)

@@ -18,6 +18,8 @@ from stellwerk.pipeline.dispatch import Dispatch
 from stellwerk.pipeline.estimate import estimate
 from stellwerk.pipeline.gateway import Gateway, HoldMoney
 from stellwerk.pipeline.settle import Settle
+from stellwerk.providers.local import Local
+from stellwerk.providers.ocr import Ocr
 from stellwerk.records.missing_models import MissingModels
 from stellwerk.routing.breaker import Breakers
 from stellwerk.routing.catalogue import Catalogue
@@ -25,7 +27,7 @@ from stellwerk.routing.choice import Chooser, Traffic
 from stellwerk.routing.planner import Planner
 from stellwerk.telemetry.metrics import Metrics
 
-_OWN_PROVIDER = "local"
+_OWN_PROVIDERS = frozenset({Local.name, Ocr.name})
 
 
 class Line:
@@ -118,7 +120,7 @@ class Line:
         return None if gate is None else gate.settings.max_concurrent
 
     def _find_gate(self, target: Target) -> Gate | None:
-        if target.provider == _OWN_PROVIDER:
+        if target.provider in _OWN_PROVIDERS:
             return self.gates.find(target.model)
         return self.gates.find(f"{target.provider}/{target.model}") if self._gate_settings else None
 

@@ -35,6 +35,7 @@ class Observation:
         breakers: Breakers,
         gates: Gates,
         providers: Providers,
+        reader: Callable[[], Mapping[str, Any]],
         logs: LogWriter,
     ) -> None:
         self._listeners = listeners
@@ -46,6 +47,7 @@ class Observation:
         self._breakers = breakers
         self._gates = gates
         self._providers = providers
+        self._reader = reader
         self._logs = logs
 
     def obstacles(self) -> list[str]:
@@ -70,6 +72,7 @@ class Observation:
             "keys": self._providers.key_states(),
             "slots": self._engines.status(),
             "broken_models": dict(self._engines.broken()),
+            "ocr": self._reader(),
             "ledger": {"backlog": self._writer.backlog, "dropped": self._writer.dropped},
         }
 

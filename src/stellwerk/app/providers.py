@@ -19,6 +19,7 @@ from stellwerk.http.upstream import UpstreamSettings
 from stellwerk.ledger.prices import PriceBook
 from stellwerk.providers.key_ring import KeyStatus
 from stellwerk.providers.local import Local
+from stellwerk.providers.ocr import Ocr, known_models
 from stellwerk.providers.ollama import Ollama
 from stellwerk.providers.ollama_native import OllamaNative
 from stellwerk.providers.openai_compatible import OpenAICompatible
@@ -40,15 +41,16 @@ class Providers:
         own_urls: list[str],
         pools: Pools,
         engines: Engines,
+        ocr: Callable[[], Ocr | None],
         clock: Clock,
         hide: Callable[[Secret], None],
         price: Callable[[str, str, Price | None], Price | None],
         registry: RegistryFile | None,
         parked: Callable[[str, int, int], None],
     ) -> None:
-        """`hide` keeps a secret out of the log, `price` turns a published price into what it costs here; `registry`
-        names models by short names; `parked` hears of provider, place and number of its keys when one is not known
-        there."""
+        """`ocr` gives the reader of pages where there is one, `hide` keeps a secret out of the log, `price` turns a
+        published price into what it costs here; `registry` names models by short names; `parked` hears of provider,
+        place and number of its keys when one is not known there."""
         self._parked = parked
         self._vendors = vendors
         self._environ = environ
@@ -57,6 +59,7 @@ class Providers:
         self._pools = pools
         self.fetch = Fetch(pools, clock)
         self._engines = engines
+        self._ocr = ocr
         self._clock = clock
         self._hide = hide
         self._own_price = price
@@ -90,6 +93,10 @@ class Providers:
         if config.engines.enabled:
             local = _with_patience(base, None, config.upstream.total_seconds)
             providers[Local.name] = Local(self._engines, lambda origin: self._pools.pool(origin, local), self._clock)
+        reader = self._ocr()
+        if reader is not None:
+            providers[Ocr.name] = reader
+            sources.append(Source(lister=reader, listed=False, known=known_models()))
         self._price_vendors = {name: each.price_vendor for name, each in planned.items() if each.price_vendor}
         self._plans = planned
         self.by_name = providers

@@ -25,6 +25,7 @@ from stellwerk.ledger.charges import ChargeSettings
 from stellwerk.ledger.tariff import TariffSettings
 from stellwerk.limits.admit import LimitSettings
 from stellwerk.limits.gate import GateSettings
+from stellwerk.providers.ocr import MODEL as OCR_MODEL
 from stellwerk.records.settings import Value
 from stellwerk.routing.breaker import BreakerSettings
 from stellwerk.routing.catalogue import Alias
@@ -38,6 +39,8 @@ MODELS_FOLDER = "models"
 ENGINES_FOLDER = "engines"
 _OWN_WAITING = 1_000
 """Calls that may wait for a model of our own."""
+_SPARE_READERS = 3
+"""Calls that are let in to the reader of pages beyond those that are being read."""
 
 
 def guard_settings(config: Config, peers: tuple[IPv4Network | IPv6Network, ...] | None = None) -> GuardSettings:
@@ -209,7 +212,8 @@ def own_gates(config: Config) -> Callable[[str], GateSettings]:
     """The gates of the models that we run, by their names: as wide as their engine computes side by side."""
     engines = config.engines
     usual = GateSettings(max_concurrent=engines.parallel, max_waiting=_OWN_WAITING)
-    own = {
+    # A reader takes turns between documents by itself; jobs must not fill its line.
+    own = {OCR_MODEL: GateSettings(max_concurrent=config.ocr.workers + _SPARE_READERS, max_waiting=_OWN_WAITING)} | {
         name: GateSettings(max_concurrent=model.parallel, max_waiting=_OWN_WAITING)
         for name, model in engines.models.items()
         if model.parallel is not None

@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from stellwerk.auth.access_tokens import LONGEST_ACCESS_SECONDS, RefreshClaims
+from stellwerk.auth.access_tokens import RefreshClaims
 from stellwerk.auth.users import users
 from stellwerk.storage.tables import metadata
 
@@ -33,6 +33,10 @@ LOGIN_SECONDS = 30 * 86_400.0
 """How long it lasts at most, however often it is refreshed."""
 MOST_LOGINS = 50
 """Active logins of one user; one more ends the oldest."""
+
+REMEMBERED_SECONDS = 2 * 86_400.0
+"""So long after its end a login is known to have ended: no access token of it lives on, and no job that it has queued
+waits that long unless the operator lets jobs wait for more than a day."""
 
 _KEPT_SECONDS = 30 * 86_400.0
 
@@ -77,7 +81,7 @@ class Refused(StrEnum):
 
 
 class EndedLogin(msgspec.Struct, frozen=True, kw_only=True):
-    """A login that ended before its time; until `expires_at` access tokens of it may be shown."""
+    """A login that ended before its time; until `expires_at` somebody may want to act in its name."""
 
     id: str
     revision: int
@@ -154,15 +158,9 @@ def end_logins_of(
 
 def ended_logins(connection: Connection, since: int) -> list[EndedLogin]:
     """Logins that ended before their time with a revision higher than `since`, in the order of their revisions."""
-    columns = (logins.c.id, logins.c.revision, logins.c.expires_at, logins.c.ended_at)
+    columns = (logins.c.id, logins.c.revision, logins.c.ended_at)
     rows = connection.execute(select(*columns).where(logins.c.revision > since).order_by(logins.c.revision))
-    return [
-        # The last access token was made before the end: there is nothing to remember once that has expired.
-        EndedLogin(
-            id=row.id, revision=row.revision, expires_at=min(row.expires_at, row.ended_at + LONGEST_ACCESS_SECONDS)
-        )
-        for row in rows
-    ]
+    return [EndedLogin(id=row.id, revision=row.revision, expires_at=row.ended_at + REMEMBERED_SECONDS) for row in rows]
 
 
 def delete_old(connection: Connection, now: float) -> int:

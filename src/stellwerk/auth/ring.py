@@ -21,7 +21,7 @@ from stellwerk.auth.tokens import LONGEST_TOKEN, Digest, check_chosen_key, is_we
 from stellwerk.auth.users import UserRecord, changed_users
 from stellwerk.core.clock import Clock
 from stellwerk.core.errors import Forbidden, Unauthenticated
-from stellwerk.core.principal import Principal, Role
+from stellwerk.core.principal import CALLERS, Principal, Role
 from stellwerk.core.secrets import Secret
 
 TRUSTED_KEY_ID = "trusted-peer"
@@ -112,7 +112,7 @@ class KeyRing:
         self._trusted: tuple[UserRecord, Principal] | None = None
         self._logins: dict[str, tuple[UserRecord, Principal]] = {}
         self._ended_logins: dict[str, float] = {}
-        """Until when access tokens of each may be shown."""
+        """Until when somebody may want to act in the name of each."""
         self._reading = asyncio.Lock()
         self._refreshed_at = -math.inf
         self._next_refresh: asyncio.Task[None] | None = None
@@ -183,9 +183,16 @@ class KeyRing:
     def resolve(self, key_id: str, user_id: int) -> Principal:
         """Who is behind a key or login that was shown earlier, with the rights that it has now.
 
-        For work that is done when nobody shows it any more. Raises what `authenticate` does, and Unauthenticated for
-        a key or login that is not there any more.
+        For calls that are made when nobody shows it any more. Raises what `authenticate` does, Unauthenticated for
+        a key or login that is not there any more, and Forbidden for a role that calls nothing any more.
         """
+        principal = self._resolve(key_id, user_id)
+        if principal.role not in CALLERS:
+            # Nobody asks a route about this: its handler is called for who was let in when the call was put off.
+            raise Forbidden(f"The role '{principal.role}' may not do this.")
+        return principal
+
+    def _resolve(self, key_id: str, user_id: int) -> Principal:
         if key_id == TRUSTED_KEY_ID:
             return self.trusted_peer()
         user = self._users.get(user_id)
@@ -306,7 +313,7 @@ class KeyRing:
         for ended in ended_logins:
             self._ended_logins[ended.id] = ended.expires_at
             self._logins.pop(ended.id, None)
-        if self._ended_logins:
+        if ended_logins:
             now = self._now()
             self._ended_logins = {login: until for login, until in self._ended_logins.items() if until > now}
 

@@ -77,6 +77,10 @@ class AIGateway(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Ocr(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    enabled: Annotated[
+        bool,
+        Meta(description="Offer rapidocr as a model. Without it documents are still opened for models that see."),
+    ] = True
     engine: Annotated[
         ModelName, Meta(description="Who reads pages: rapidocr, which runs here, or a model that sees.")
     ] = "rapidocr"

@@ -71,7 +71,9 @@ class Guard(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     head_bytes: Annotated[Bytes, Meta(description="Largest head of a request, in bytes.")] = 32768
     head_fields: Annotated[int, Meta(description="Most header fields of a request.", ge=8, le=1000)] = 64
     target_bytes: Annotated[Bytes, Meta(description="Longest request target (path and query), in bytes.")] = 8192
-    body_bytes: Annotated[Bytes, Meta(description="Largest body of a request, in bytes.")] = 8388608
+    body_bytes: Annotated[
+        Bytes, Meta(description="Largest body of a request, in bytes; pictures and documents come as text in it.")
+    ] = 33554432
     connections: Annotated[
         int, Meta(description="Most connections of clients at the same time.", ge=1, le=1_000_000)
     ] = 4096

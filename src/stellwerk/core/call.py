@@ -16,6 +16,10 @@ class Operation(StrEnum):
     OCR = "ocr"
 
 
+UNKNOWN_OPERATIONS = frozenset(Operation) - {Operation.OCR}
+"""What may be asked of a model of which nothing is known: models that see read pages in a chat."""
+
+
 class Wire(StrEnum):
     """A format in which a request and its answer are written; the same wire on both sides is relayed unparsed."""
 

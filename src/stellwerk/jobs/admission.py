@@ -12,7 +12,7 @@ from stellwerk.core.errors import BadRequest, Conflict, GatewayError, NotFound, 
 from stellwerk.jobs.job import Job, NewJob, State
 from stellwerk.jobs.reading import throughput
 from stellwerk.jobs.schedule import next_tag
-from stellwerk.jobs.tables import RANKS, SHOWN, job_queues, jobs, read_job
+from stellwerk.jobs.tables import RANKS, SHOWN, WAITS_ALONE, job_queues, jobs, read_job
 from stellwerk.storage.sealing import Seal, SealBroken
 
 MOST_TOGETHER = 10_000
@@ -29,12 +29,13 @@ _LINES = (
     .where(_jobs.state == State.QUEUED, _jobs.holder == bindparam("one"))
     .group_by(_jobs.queue, _jobs.rank, _jobs.client_id)
 )
+_ALONE = select(func.count()).where(_jobs.queue == bindparam("one"), WAITS_ALONE)
 _NUMBER_OF_KEY = select(_jobs.number).where(_jobs.key_id == bindparam("one"), _jobs.idempotency_key == bindparam("key"))
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     max_waiting: int
-    """Of one model."""
+    """Of one model, without the parts of others: a batch of thousands must not keep everybody else out."""
     max_waiting_per_client: int
     """Of one holder, over all models; 0 is unlimited."""
     deadline_seconds: float
@@ -105,8 +106,8 @@ def digest_of(new: NewJob) -> bytes:
 
 
 def waiting_for(connection: Connection, queue: str) -> int:
-    query = select(func.count()).where(_jobs.state == State.QUEUED, _jobs.queue == queue)
-    return connection.scalar(query) or 0
+    """How many wait, without parts of others."""
+    return connection.scalar(_ALONE, {"one": queue}) or 0
 
 
 def check_room(connection: Connection, bounds: Bounds, *, queue: str, holder: str, now: float) -> None:
@@ -170,7 +171,7 @@ class _Admission:
             return [self._take(entry) for entry in group]
         except GatewayError as error:
             for row in self._rows[kept:]:
-                self._waiting[row["queue"]] -= 1
+                self._waiting[row["queue"]] -= row["parent_id"] is None
                 self._lines[row["holder"]].waiting -= 1
                 self._keys.pop((row["key_id"], row["idempotency_key"]), None)
             del self._rows[kept:]
@@ -225,7 +226,7 @@ class _Admission:
         lines = self._lines_of(new.holder or new.key_id)
         if new.parent_id is None and not self._bounds.allow(self._waiting[new.queue], lines.waiting):
             raise queue_full(self._connection, new.queue, self._now)
-        self._waiting[new.queue] += 1
+        self._waiting[new.queue] += new.parent_id is None
         lines.waiting += 1
 
     def _lines_of(self, holder: str) -> Lines:

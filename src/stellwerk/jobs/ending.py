@@ -1,9 +1,10 @@
 """How jobs end, each exactly once; and how an ended one of the dead is queued again."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, case, func, select, update
+from sqlalchemy import BigInteger, Connection, String, bindparam, case, func, select, update
 
 from stellwerk.core.errors import Conflict
 from stellwerk.jobs.job import Job, JobError, Progress, State
@@ -17,6 +18,56 @@ _GATHER_SECONDS = 3600.0
 """A job whose children have ended has at least so long to be performed for the last time."""
 
 _jobs = jobs.c
+
+
+def ends(*conditions: Any) -> Any:
+    """A statement for `end`: ends the one job of which `conditions` are true.
+
+    Made once where jobs end all the time: making it takes longer than running it.
+    """
+    columns: dict[Any, Any] = {
+        _jobs.state: bindparam("new_state"),
+        _jobs.owner: None,
+        _jobs.lease_until: None,
+        _jobs.finished_at: bindparam("new_finished_at"),
+        _jobs.status: bindparam("new_status"),
+        _jobs.error: bindparam("new_error"),
+        _jobs.result: bindparam("new_result"),
+        _jobs.result_type: bindparam("new_result_type"),
+        _jobs.result_expires_at: bindparam("new_result_expires_at"),
+        # A dead job may be queued again, and is the only one that needs it.
+        _jobs.body: case((bindparam("new_state", type_=String) == State.DEAD.value, _jobs.body), else_=None),
+    }
+    statement = update(jobs).where(*conditions).values(columns)
+    return statement.returning(*SHOWN, _jobs.number, _jobs.fence, _jobs.parent_number)
+
+
+_END_OPEN = ends(_jobs.number == bindparam("one"), _jobs.state.in_(_OPEN))
+_OPEN_CHILDREN = select(_jobs.number).where(_jobs.parent_number == bindparam("one"), _jobs.state.in_(_OPEN))
+_CLOSE_ATTEMPT = (
+    update(job_attempts)
+    .where(
+        job_attempts.c.job_number == bindparam("of_job"),
+        job_attempts.c.fence == bindparam("of_fence"),
+        job_attempts.c.ended_at.is_(None),
+    )
+    .values(
+        ended_at=bindparam("new_ended_at"),
+        outcome=bindparam("new_outcome"),
+        status=bindparam("new_status"),
+        error=bindparam("new_error"),
+    )
+)
+_COUNT = (
+    update(job_queues)
+    .where(job_queues.c.queue == bindparam("of_queue"))
+    .values(
+        {
+            job_queues.c[name]: job_queues.c[name] + bindparam(f"more_{name}", type_=BigInteger)
+            for name in ("processed", "failed", "timeouts", "cancelled")
+        }
+    )
+)
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,28 +84,22 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     timed_out: bool = False
 
 
-def end(connection: Connection, conditions: tuple[Any, ...], ending: End, now: float) -> Job | None:
-    """Ends the one job that `conditions` name; None, and nothing happens, when there is none any more.
+def end(connection: Connection, statement: Any, parameters: Mapping[str, Any], ending: End, now: float) -> Job | None:
+    """Ends the one job that `statement`, made by `ends`, finds; None, and nothing happens, when there is none any more.
 
     What it holds for its work goes with it, except for a dead one's, which may be queued again. Its children that have
     not ended are cancelled, and its parent learns of it.
     """
     columns: dict[str, Any] = {
-        "state": ending.state,
-        "owner": None,
-        "lease_until": None,
-        "finished_at": now,
-        "status": ending.status,
-        "error": None if ending.error is None else msgspec.to_builtins(ending.error),
-        "result": ending.result,
-        "result_type": ending.result_type,
-        "result_expires_at": None if ending.result is None else ending.result_until,
+        "new_state": ending.state.value,
+        "new_finished_at": now,
+        "new_status": ending.status,
+        "new_error": None if ending.error is None else msgspec.to_builtins(ending.error),
+        "new_result": ending.result,
+        "new_result_type": ending.result_type,
+        "new_result_expires_at": None if ending.result is None else ending.result_until,
     }
-    if ending.state is not State.DEAD:
-        columns["body"] = None
-    statement = update(jobs).where(*conditions).values(columns)
-    returned = statement.returning(*SHOWN, _jobs.number, _jobs.fence, _jobs.parent_number)
-    row = connection.execute(returned).one_or_none()
+    row = connection.execute(statement, columns | dict(parameters)).one_or_none()
     if row is None:
         return None
     close_attempt(connection, row.number, row.fence, ending.outcome, now, ending)
@@ -75,7 +120,7 @@ def cancel(connection: Connection, job_id: str, now: float) -> list[Job]:
         raise job_not_found()
     open_children = select(_jobs.id).where(_jobs.parent_number == number, _jobs.state.in_(_OPEN))
     children = connection.scalars(open_children).all()
-    job = end(connection, (_jobs.number == number, _jobs.state.in_(_OPEN)), _cancelled(), now)
+    job = end(connection, _END_OPEN, {"one": number}, _cancelled(), now)
     return [] if job is None else [job, *(find(connection, child) for child in children)]
 
 
@@ -139,20 +184,22 @@ def close_attempt(
     connection: Connection, number: int, fence: int, outcome: str, now: float, ending: End | None = None
 ) -> None:
     """Writes into the log how an attempt ended; one that has ended already stays as it is."""
-    columns = job_attempts.c
     error = None if ending is None or ending.error is None else f"{ending.error.code}: {ending.error.message}"[:200]
-    connection.execute(
-        update(job_attempts)
-        .where(columns.job_number == number, columns.fence == fence, columns.ended_at.is_(None))
-        .values(ended_at=now, outcome=outcome, status=None if ending is None else ending.status, error=error)
-    )
+    told = {
+        "of_job": number,
+        "of_fence": fence,
+        "new_ended_at": now,
+        "new_outcome": outcome,
+        "new_status": None if ending is None else ending.status,
+        "new_error": error,
+    }
+    connection.execute(_CLOSE_ATTEMPT, told)
 
 
 def _cancel_children(connection: Connection, parent_number: int, now: float) -> None:
     """One generation: children have none of their own."""
-    query = select(_jobs.number).where(_jobs.parent_number == parent_number, _jobs.state.in_(_OPEN))
-    for number in connection.scalars(query).all():
-        end(connection, (_jobs.number == number, _jobs.state.in_(_OPEN)), _cancelled(), now)
+    for number in connection.scalars(_OPEN_CHILDREN, {"one": parent_number}).all():
+        end(connection, _END_OPEN, {"one": number}, _cancelled(), now)
 
 
 def _cancelled() -> End:
@@ -160,14 +207,12 @@ def _cancelled() -> End:
 
 
 def _count(connection: Connection, queue: str, ending: End) -> None:
-    columns = job_queues.c
-    counted: dict[str, Any] = {}
-    if ending.state is State.DONE:
-        counted["processed"] = columns.processed + 1
-    elif ending.state is State.CANCELLED:
-        counted["cancelled"] = columns.cancelled + 1
-    else:
-        counted["failed"] = columns.failed + 1
-    if ending.timed_out:
-        counted["timeouts"] = columns.timeouts + 1
-    connection.execute(update(job_queues).where(columns.queue == queue).values(counted))
+    is_done, is_cancelled = ending.state is State.DONE, ending.state is State.CANCELLED
+    counted = {
+        "of_queue": queue,
+        "more_processed": int(is_done),
+        "more_cancelled": int(is_cancelled),
+        "more_failed": int(not is_done and not is_cancelled),
+        "more_timeouts": int(ending.timed_out),
+    }
+    connection.execute(_COUNT, counted)

@@ -1,12 +1,14 @@
 """What becomes of a job after an attempt."""
 
+from typing import Any
+
 import msgspec
 from sqlalchemy import Connection, func, select, update
 
 from stellwerk.jobs.admission import seal_result, tag_now
-from stellwerk.jobs.ending import End, close_attempt, end, tell_parent
+from stellwerk.jobs.ending import End, close_attempt, end, ends, tell_parent
 from stellwerk.jobs.job import Job, JobError, Lease, Performed, Progress, State
-from stellwerk.jobs.leasing import holding
+from stellwerk.jobs.leasing import HOLDING, lease_parameters
 from stellwerk.jobs.tables import SHOWN, jobs, read_job
 from stellwerk.storage.sealing import Seal
 
@@ -14,6 +16,9 @@ TIMED_OUT = "attempt_timeout"
 _LONGEST_MESSAGE = 2_000
 
 _jobs = jobs.c
+_ATTEMPTS = select(_jobs.attempts).where(*HOLDING)
+_END = ends(*HOLDING)
+_LINE = select(_jobs.queue, _jobs.rank, _jobs.holder, _jobs.client_id).where(*HOLDING)
 
 
 class FinishRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,20 +34,20 @@ def finish(
 
     None, and nothing happens, when the lease is lost or the job was cancelled.
     """
-    row = connection.execute(select(_jobs.attempts).where(*holding(given))).one_or_none()
-    if row is None:
+    attempts = connection.scalar(_ATTEMPTS, lease_parameters(given))
+    if attempts is None:
         return None
     if performed.park:
-        return _park(connection, given, now)
-    if performed.retry and not performed.good and row.attempts < rules.attempts:
+        return _park(connection, given, performed.unit, now)
+    if performed.retry and not performed.good and attempts < rules.attempts:
         return _try_again(connection, given, performed, now)
-    return end(connection, holding(given), _ending(given, performed, rules, seal, now), now)
+    return end(connection, _END, lease_parameters(given), _ending(given, performed, rules, seal, now), now)
 
 
 def set_progress(connection: Connection, given: Lease, progress: Progress) -> bool:
     """False when the lease is lost."""
-    statement = update(jobs).where(*holding(given)).values(progress=msgspec.to_builtins(progress))
-    return connection.execute(statement).rowcount > 0
+    statement = update(jobs).where(*HOLDING).values(progress=msgspec.to_builtins(progress))
+    return connection.execute(statement, lease_parameters(given)).rowcount > 0
 
 
 def _ending(given: Lease, performed: Performed, rules: FinishRules, seal: Seal, now: float) -> End:
@@ -68,15 +73,15 @@ def _ending(given: Lease, performed: Performed, rules: FinishRules, seal: Seal, 
 
 def _try_again(connection: Connection, given: Lease, performed: Performed, now: float) -> Job | None:
     """At the end of its client's line: others may do better meanwhile."""
-    line = connection.execute(
-        select(_jobs.queue, _jobs.rank, _jobs.holder, _jobs.client_id).where(*holding(given))
-    ).one()
+    line = connection.execute(_LINE, lease_parameters(given)).one()
     tag = tag_now(connection, queue=line.queue, rank=line.rank, holder=line.holder, client_id=line.client_id)
     _close(connection, given, performed, now)
     return _move(connection, given, {"state": State.QUEUED, "owner": None, "tag": tag, "queued_at": now})
 
 
-def _park(connection: Connection, given: Lease, now: float) -> Job | None:
+def _park(connection: Connection, given: Lease, unit: str, now: float) -> Job | None:
+    if unit:
+        set_progress(connection, given, Progress(done=0, unit=unit))
     close_attempt(connection, given.number, given.fence, "parked", now)
     job = _move(connection, given, {"owner": None, "attempts": 0})
     children = select(func.count()).where(_jobs.parent_number == given.number)
@@ -87,9 +92,9 @@ def _park(connection: Connection, given: Lease, now: float) -> Job | None:
     return job
 
 
-def _move(connection: Connection, given: Lease, columns: dict[str, object]) -> Job | None:
-    statement = update(jobs).where(*holding(given)).values(columns | {"lease_until": None}).returning(*SHOWN)
-    row = connection.execute(statement).one_or_none()
+def _move(connection: Connection, given: Lease, columns: dict[str, Any]) -> Job | None:
+    statement = update(jobs).where(*HOLDING).values(columns | {"lease_until": None}).returning(*SHOWN)
+    row = connection.execute(statement, lease_parameters(given)).one_or_none()
     return None if row is None else read_job(row)
 
 

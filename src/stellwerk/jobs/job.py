@@ -125,11 +125,15 @@ class Performed(msgspec.Struct, frozen=True, kw_only=True):
     """Another attempt may do better."""
     retry_after: float | None = None
     park: bool = False
+    unit: str = ""
 
     @classmethod
-    def wait_for_children(cls) -> "Performed":
-        """The job gives its worker back and is performed again, with new attempts, when all of its children ended."""
-        return cls(status=0, park=True)
+    def wait_for_children(cls, unit: str = "") -> "Performed":
+        """The job gives its worker back and is performed again, with new attempts, when all of its children ended.
+
+        `unit` is what its progress calls them.
+        """
+        return cls(status=0, park=True, unit=unit)
 
     @property
     def good(self) -> bool:

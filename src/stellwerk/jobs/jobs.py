@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from stellwerk.core.clock import Clock
 from stellwerk.core.errors import BadRequest
 from stellwerk.jobs import admission, ending, queues, reading, retention
-from stellwerk.jobs.admission import MOST_TOGETHER, Bounds, Entry, open_result
+from stellwerk.jobs.admission import MOST_TOGETHER, Bounds, Entry, open_body, open_result
 from stellwerk.jobs.intake import Answers, Intake, Submit
 from stellwerk.jobs.job import Attempt, Job, JobEvent, NewJob, QueueCounts, Standing, State
 from stellwerk.jobs.leases import Leases
@@ -120,6 +120,14 @@ class Jobs:
             limit=limit,
         )
         return await self._fetch(partial(reading.list_jobs, wanted=wanted))
+
+    async def body(self, job_id: str) -> bytes:
+        """What it was asked with. Raises NotFound also when it has ended: nobody needs it any more."""
+        sealed = await self._fetch(partial(reading.find_body, job_id=job_id))
+        try:
+            return await asyncio.to_thread(open_body, self._seal, job_id, sealed)
+        except SealBroken:
+            raise reading.job_not_found() from None
 
     async def children(self, job_id: str, *, with_result: bool = False) -> "Sequence[Job]":
         """In the order in which they were queued."""

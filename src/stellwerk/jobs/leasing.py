@@ -4,13 +4,14 @@ A lease names its owner and a fence, which counts how often the job was given aw
 a worker that was given up for dead changes nothing any more.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import BigInteger, Connection, Integer, Row, bindparam, insert, select, update
 
-from stellwerk.jobs.ending import End, close_attempt, end
+from stellwerk.jobs.ending import End, close_attempt, end, ends
 from stellwerk.jobs.job import Job, JobError, Lease, State
 from stellwerk.jobs.reading import running_by_queue
 from stellwerk.jobs.schedule import Candidate, Line, assign
@@ -46,6 +47,30 @@ _TAKE = (
 )
 
 
+_OPEN_QUEUES = select(job_queues).where(~job_queues.c.paused)
+_TURN = (
+    update(job_queues)
+    .where(job_queues.c.queue == bindparam("of_queue"))
+    .values(turns=job_queues.c.turns + bindparam("given", type_=BigInteger))
+)
+HOLDING = (
+    _jobs.number == bindparam("held"),
+    _jobs.state == State.LEASED,
+    _jobs.owner == bindparam("held_by"),
+    _jobs.fence == bindparam("held_fence"),
+)
+"""The job, as long as a lease, given as `lease_parameters`, is its latest one."""
+
+
+def _next_by(order: Any) -> Any:
+    columns = _jobs.number, _jobs.rank, _jobs.tag, _jobs.queued_at, _jobs.deadline_at
+    of_queue = _jobs.state == State.QUEUED, _jobs.queue == bindparam("of_queue"), _jobs.rank == bindparam("of_rank")
+    return select(*columns).where(*of_queue).order_by(order).limit(bindparam("count", type_=Integer))
+
+
+_NEXT = _next_by(_jobs.tag), _next_by(_jobs.queued_at)
+
+
 def lease(
     connection: Connection, owner: str, *, widths: Mapping[str, int], count: int, now: float, until: float
 ) -> list[Given]:
@@ -62,18 +87,21 @@ def lease(
             turns=row.turns,
             candidates=_candidates(connection, row.queue, count, now),
         )
-        for row in connection.execute(select(job_queues).where(~job_queues.c.paused)).all()
+        for row in connection.execute(_OPEN_QUEUES).all()
         if running.get(row.queue, 0) < widths.get(row.queue, 0)
     ]
     given = []
+    turns: Counter[str] = Counter()
     for queue, candidate in assign(lines, count=count, now=now):
         taken = {"taken": candidate.number, "taker": owner, "until": until, "now": now}
         # Asked for again in the update: on a shared database somebody else may have taken it in between.
         row = connection.execute(_TAKE, taken).one_or_none()
         if row is not None:
-            given.append(_begin(connection, row, owner, now))
-            turn = update(job_queues).where(job_queues.c.queue == queue)
-            connection.execute(turn.values(turns=job_queues.c.turns + 1))
+            given.append(_give(row, owner))
+            turns[queue] += 1
+    if given:
+        connection.execute(insert(job_attempts), [_attempt(one, now) for one in given])
+        connection.execute(_TURN, [{"of_queue": queue, "given": count} for queue, count in turns.items()])
     return given
 
 
@@ -125,7 +153,7 @@ def take_back_lost(connection: Connection, now: float, *, but: str, attempts: in
         same = _jobs.number == row.number, _jobs.fence == row.fence, *lost
         if row.attempts >= attempts:
             error = JobError(code="crashed", message="The gateway ended while it worked on this, every time.")
-            job = end(connection, same, End(state=State.DEAD, status=500, error=error, outcome="dead"), now)
+            job = end(connection, ends(*same), {}, End(state=State.DEAD, status=500, error=error, outcome="dead"), now)
         else:
             job = _queue_again(connection, same)
             close_attempt(connection, row.number, row.fence, "lost", now)
@@ -140,18 +168,13 @@ def expire(connection: Connection, now: float) -> list[Job]:
     error = JobError(code="deadline_exceeded", message="The job did not begin before its deadline.")
     ended = End(state=State.FAILED, status=504, error=error, timed_out=True, outcome="failed")
     numbers = connection.scalars(select(_jobs.number).where(*late).limit(EXPIRED_AT_ONCE)).all()
-    jobs_ended = (end(connection, (_jobs.number == number, *late), ended, now) for number in numbers)
+    late_one = ends(_jobs.number == bindparam("one"), *late)
+    jobs_ended = (end(connection, late_one, {"one": number}, ended, now) for number in numbers)
     return [job for job in jobs_ended if job is not None]
 
 
-def holding(given: Lease) -> tuple[Any, ...]:
-    """The job, as long as this is its latest lease."""
-    return (
-        _jobs.number == given.number,
-        _jobs.state == State.LEASED,
-        _jobs.owner == given.owner,
-        _jobs.fence == given.fence,
-    )
+def lease_parameters(given: Lease) -> dict[str, Any]:
+    return {"held": given.number, "held_fence": given.fence, "held_by": given.owner}
 
 
 def _held_by(owner: str) -> tuple[Any, ...]:
@@ -162,12 +185,10 @@ def _candidates(connection: Connection, queue: str, count: int, now: float) -> l
     """Who may be next: of each priority the lowest tags, and those that have waited the longest."""
     found: dict[int, Candidate] = {}
     for rank in RANKS.values():
-        query = select(_jobs.number, _jobs.rank, _jobs.tag, _jobs.queued_at, _jobs.deadline_at).where(
-            _jobs.state == State.QUEUED, _jobs.queue == queue, _jobs.rank == rank
-        )
+        asked = {"of_queue": queue, "of_rank": rank, "count": count}
         # Late ones are left out here: asked for, they would lead the database to another index.
-        for order in (_jobs.tag, _jobs.queued_at):
-            for row in connection.execute(query.order_by(order).limit(count)):
+        for query in _NEXT:
+            for row in connection.execute(query, asked):
                 if row.deadline_at > now:
                     found[row.number] = Candidate(
                         number=row.number, rank=row.rank, tag=row.tag, queued_at=row.queued_at
@@ -175,9 +196,18 @@ def _candidates(connection: Connection, queue: str, count: int, now: float) -> l
     return list(found.values())
 
 
-def _begin(connection: Connection, row: Row[Any], owner: str, now: float) -> Given:
-    attempt = {"job_number": row.number, "fence": row.fence, "number": row.attempts, "owner": owner, "started_at": now}
-    connection.execute(insert(job_attempts).values(attempt))
+def _attempt(given: Given, now: float) -> dict[str, Any]:
+    lease = given.lease
+    return {
+        "job_number": lease.number,
+        "fence": lease.fence,
+        "number": given.attempt,
+        "owner": lease.owner,
+        "started_at": now,
+    }
+
+
+def _give(row: Row[Any], owner: str) -> Given:
     return Given(
         job=read_job(row),
         body=row.body,

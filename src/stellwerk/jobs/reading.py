@@ -17,6 +17,17 @@ _IDS_AT_ONCE = 500
 
 _jobs = jobs.c
 
+# Made once: workers ask these all the time.
+_WAITING = select(job_queues.c.queue).where(
+    ~job_queues.c.paused,
+    select(_jobs.number).where(_jobs.state == State.QUEUED, _jobs.queue == job_queues.c.queue).exists(),
+)
+_RUNNING = (
+    select(_jobs.queue, func.count().label("running"))
+    .where(_jobs.state == State.LEASED, _jobs.owner.is_not(None))
+    .group_by(_jobs.queue)
+)
+
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """What a list shows; None and empty show everything."""
@@ -58,6 +69,14 @@ def find(connection: Connection, job_id: str) -> Job:
 def find_result(connection: Connection, job_id: str) -> bytes | None:
     """The sealed result; None when there is none, or not any more."""
     return connection.scalar(select(_jobs.result).where(_jobs.id == job_id))
+
+
+def find_body(connection: Connection, job_id: str) -> bytes:
+    """The sealed body. Raises NotFound when there is none any more."""
+    body: bytes | None = connection.scalar(select(_jobs.body).where(_jobs.id == job_id))
+    if body is None:
+        raise job_not_found()
+    return body
 
 
 def list_jobs(connection: Connection, wanted: Filter) -> list[Job]:
@@ -168,20 +187,14 @@ def throughput(connection: Connection, queue: str, now: float) -> float | None:
 
 def waiting_queues(connection: Connection) -> list[Waiting]:
     """Queues that are not paused and in which something waits."""
-    waiting = select(_jobs.number).where(_jobs.state == State.QUEUED, _jobs.queue == job_queues.c.queue).exists()
-    names = connection.scalars(select(job_queues.c.queue).where(~job_queues.c.paused, waiting)).all()
+    names = connection.scalars(_WAITING).all()
     running = running_by_queue(connection) if names else {}
     return [Waiting(queue=name, running=running.get(name, 0)) for name in names]
 
 
 def running_by_queue(connection: Connection) -> Mapping[str, int]:
     """Those that only wait for their children are left out."""
-    query = (
-        select(_jobs.queue, func.count().label("running"))
-        .where(_jobs.state == State.LEASED, _jobs.owner.is_not(None))
-        .group_by(_jobs.queue)
-    )
-    return {row.queue: row.running for row in connection.execute(query)}
+    return {row.queue: row.running for row in connection.execute(_RUNNING)}
 
 
 def has_overdue(connection: Connection, owner: str, now: float) -> bool:

@@ -15,6 +15,8 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Table,
+    and_,
+    literal_column,
 )
 
 from stellwerk.core.principal import Priority
@@ -80,6 +82,17 @@ jobs = Table(
     # A number is never given twice: a lease of a job that is forgotten fits no other one.
     sqlite_autoincrement=True,
 )
+# Its words stand in the index, so they may not be parameters.
+WAITS_ALONE = and_(jobs.c.state == literal_column("'queued'"), jobs.c.parent_id.is_(None))
+"""A waiting job that is no part of another one."""
+Index(
+    "ix_jobs_queue_alone",
+    jobs.c.queue,
+    jobs.c.state,
+    jobs.c.parent_id,
+    sqlite_where=WAITS_ALONE,
+    postgresql_where=WAITS_ALONE,
+)
 
 job_attempts = Table(
     "job_attempts",
@@ -138,11 +151,12 @@ SHOWN = tuple(
     )
 )
 """What makes a Job."""
+_SHOWN_NAMES = tuple(str(column.name) for column in SHOWN)
 
 
 def read_job(row: Any) -> Job:
     """A row with at least the columns SHOWN."""
-    columns = {str(column.name): getattr(row, str(column.name)) for column in SHOWN}
+    columns = {name: getattr(row, name) for name in _SHOWN_NAMES}
     columns["priority"] = _PRIORITIES[columns.pop("rank")]
     columns["state"] = State(columns["state"])
     if columns["error"] is not None:

@@ -110,10 +110,15 @@ class Ocr:
             except GatewayError as error:
                 raise _with_page(error, page, document) from None
 
-    async def events(self, answer: UpstreamAnswer, wire: Wire, *, stream: bool) -> AsyncIterator[Event]:  # noqa: ARG002
+    def events(
+        self,
+        answer: UpstreamAnswer,  # noqa: ARG002  # the port has it, as the next two
+        wire: Wire,  # noqa: ARG002
+        *,
+        stream: bool,  # noqa: ARG002
+    ) -> AsyncIterator[Event]:
         """Pages are no events. Raises UpstreamError."""
         raise UpstreamError("What was read from a page cannot be translated.")
-        yield  # what makes this an iterator
 
     async def models(self) -> Sequence[Model]:
         return known_models()

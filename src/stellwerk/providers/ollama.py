@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import replace
 
-from stellwerk.core.call import Operation
+from stellwerk.core.call import UNKNOWN_OPERATIONS, Operation
 from stellwerk.core.errors import GatewayError, UpstreamError
 from stellwerk.core.plan import Model
 
@@ -237,7 +237,7 @@ def _inputs(capabilities: frozenset[str]) -> tuple[str, ...]:
 
 def _operations(capabilities: frozenset[str] | None) -> frozenset[Operation]:
     if capabilities is None:
-        return frozenset(Operation)
+        return UNKNOWN_OPERATIONS
     operations: set[Operation] = set()
     if "completion" in capabilities:
         operations |= {Operation.CHAT, Operation.COMPLETION}

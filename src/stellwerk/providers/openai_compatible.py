@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from stellwerk import __version__
-from stellwerk.core.call import Call, Operation, Wire
+from stellwerk.core.call import UNKNOWN_OPERATIONS, Call, Operation, Wire
 from stellwerk.core.clock import Clock
 from stellwerk.core.errors import GatewayError, RateLimited, UpstreamBroken, UpstreamError
 from stellwerk.core.events import Event
@@ -290,7 +290,7 @@ def _operations(name: str) -> frozenset[Operation]:
     if "rerank" in folded:
         return frozenset({Operation.RERANK})
     # Nothing is known of the others: what they cannot do, the upstream says.
-    return _OF_VECTORS if "embed" in folded else frozenset(Operation)
+    return _OF_VECTORS if "embed" in folded else UNKNOWN_OPERATIONS
 
 
 def _read_row(raw: msgspec.Raw) -> _Listed | None:

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from stellwerk.core.call import Operation
+from stellwerk.core.call import UNKNOWN_OPERATIONS, Operation
 from stellwerk.core.plan import Model, Plan, Price, Target
 
 PriceOf: TypeAlias = Callable[[str, str], Price | None]
@@ -199,7 +199,7 @@ class Snapshot:
                 name=first.model,
                 id=name,
                 owned_by=first.provider,
-                operations=frozenset(Operation),
+                operations=UNKNOWN_OPERATIONS,
                 price=first.price,
             )
         # Whoever lists what has a shortcode lists the alias that took the place of one.

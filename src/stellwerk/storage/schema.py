@@ -33,7 +33,7 @@ class Schema(msgspec.Struct, frozen=True):
     folder: Path
 
 
-SCHEMA = Schema(head="0009", folder=Path(__file__).parent / "migrations")
+SCHEMA = Schema(head="0010", folder=Path(__file__).parent / "migrations")
 """What this code works with."""
 
 

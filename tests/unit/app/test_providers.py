@@ -25,6 +25,7 @@ def taking(pools, parked=None):
         own_urls=[],
         pools=pools,
         engines=NoEngines(),
+        ocr=lambda: None,
         clock=StillClock(),
         hide=lambda secret: None,
         price=lambda provider, model, published: published,

@@ -6,6 +6,7 @@ from stellwerk.auth.logins import (
     LOGIN_SECONDS,
     MOST_LOGINS,
     REFRESH_SECONDS,
+    REMEMBERED_SECONDS,
     Login,
     Refused,
     delete_old,
@@ -17,6 +18,7 @@ from stellwerk.auth.logins import (
     start_login,
 )
 from stellwerk.auth.users import NewUser, UserChanges, change_user, create_user
+from stellwerk.jobs.settings import JobSettings
 
 DAY = 86_400.0
 
@@ -178,14 +180,15 @@ def test_who_has_seen_a_revision_is_told_only_what_came_later(book, ada):
     assert revisions == sorted(set(revisions))
 
 
-def test_an_ended_login_is_remembered_as_long_as_an_access_token_of_it_may_be_shown(book, ada, clock):
+def test_an_ended_login_is_remembered_as_long_as_its_tokens_and_its_jobs_live(book, ada, clock):
     login = book.start(ada)
     book.end(login.id)
-    assert book.ended()[0].expires_at == clock.now() + LONGEST_ACCESS_SECONDS
+    assert book.ended()[0].expires_at == clock.now() + REMEMBERED_SECONDS
+    assert max(LONGEST_ACCESS_SECONDS, JobSettings().deadline_seconds) < REMEMBERED_SECONDS
     late = book.start(ada)
     clock.at = late.expires_at - 10
     book.end(late.id)
-    assert book.ended()[-1].expires_at == late.expires_at
+    assert book.ended()[-1].expires_at == clock.now() + REMEMBERED_SECONDS
 
 
 def test_one_login_too_many_ends_the_oldest(book, ada):

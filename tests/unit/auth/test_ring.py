@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from stellwerk.auth.admin import ensure_built_in_users
 from stellwerk.auth.keys import KeyChanges, KeyRecord, NewKey, change_key, create_key, revoke_key
+from stellwerk.auth.logins import end_login, start_login
 from stellwerk.auth.principals import ENVIRONMENT_KEY_ID, combine_roles
 from stellwerk.auth.ring import Changes, KeyRing, Revisions, load_changes
 from stellwerk.auth.tokens import WeakKey, new_token
@@ -17,6 +18,7 @@ from stellwerk.core.clock import SystemClock
 from stellwerk.core.errors import Forbidden, GatewayError, Unauthenticated, Unavailable
 from stellwerk.core.principal import Allowance, Budget, Priority, Role, Tier, Window
 from stellwerk.core.secrets import Secret
+from stellwerk.jobs.settings import JobSettings
 from stellwerk.storage.failures import storage_unavailable
 
 UNKNOWN = "sk-sw-aaaaaaaaaa-" + "A" * 43
@@ -487,6 +489,33 @@ async def test_the_id_of_a_login_is_its_users_as_long_as_he_may(ring, user, chan
     await change(user, active=False)
     with pytest.raises(Forbidden):
         ring.resolve("login-0123", user.id)
+
+
+async def test_who_only_looks_on_now_has_nothing_called_in_his_name(ring, create, user, change):
+    record, _ = create(user_id=user.id, role=Role.ADMIN)
+    await ring.refresh()
+    named = (record.id, "login-0123")
+    assert [ring.resolve(name, user.id).role for name in named] == ["user", "user"]
+    await change(user, role=Role.VIEWER)
+    for name in named:
+        with pytest.raises(Forbidden):
+            ring.resolve(name, user.id)
+
+
+async def test_a_login_that_has_ended_long_ago_has_nothing_called_in_its_name(
+    ring, load, digest, user, database, clock
+):
+    login = database.write(lambda connection: start_login(connection, user.id, now=clock.now(), lifetime=3600))
+    await ring.refresh()
+    assert ring.resolve(f"login-{login.id}", user.id).user_id == user.id
+    database.write(lambda connection: end_login(connection, login.id, "logout", clock.now()))
+    await ring.refresh()
+    clock.at += JobSettings().deadline_seconds
+    restarted = KeyRing(load, digest, clock)
+    for each in (ring, restarted):
+        await each.refresh()
+        with pytest.raises(Unauthenticated):
+            each.resolve(f"login-{login.id}", user.id)
 
 
 async def test_keys_of_a_built_in_account_are_strangers_to_each_other(ring, user, database, clock):

@@ -1,7 +1,7 @@
 import pytest
 
 from stellwerk.auth.access_tokens import TokenMint
-from stellwerk.auth.logins import end_login, start_login
+from stellwerk.auth.logins import REMEMBERED_SECONDS, end_login, start_login
 from stellwerk.auth.ring import KeyRing
 from stellwerk.core.errors import Unauthenticated
 from stellwerk.core.principal import Allowance, Budget, Role, Tier, Window
@@ -48,7 +48,7 @@ async def test_without_a_verifier_no_token_is_good(load, digest, clock, user):
     assert code(ring, f"{user.id}.l1.good") == "invalid_api_key"
 
 
-async def test_an_ended_login_is_refused_until_its_tokens_have_expired(ring, user, database, clock):
+async def test_an_ended_login_is_refused_until_nobody_can_mean_it_any_more(ring, user, database, clock):
     logins = [
         database.write(lambda connection: start_login(connection, user.id, now=clock.now(), lifetime=60))
         for _ in range(2)
@@ -61,9 +61,10 @@ async def test_an_ended_login_is_refused_until_its_tokens_have_expired(ring, use
     assert code(ring, ended) == "invalid_token"
     assert ring.authenticate(other).key_id == f"login-{logins[1].id}"
     assert ring._ended_logins.keys() == {logins[0].id}
-    clock.at += 60
+    clock.at += REMEMBERED_SECONDS
+    database.write(lambda connection: end_login(connection, logins[1].id, "logout", clock.now()))
     await ring.refresh()
-    assert ring._ended_logins == {}
+    assert ring._ended_logins.keys() == {logins[1].id}
 
 
 async def test_a_login_of_a_user_whom_another_process_has_just_made_counts_at_once(ring, user, load):

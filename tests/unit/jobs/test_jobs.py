@@ -368,6 +368,16 @@ async def test_children_have_the_room_of_their_parent(make_jobs, new):
         await jobs.enqueue(new(parent_id="none"))
 
 
+async def test_the_parts_of_one_clients_batch_keep_nobody_else_out(make_jobs, new):
+    jobs = make_jobs(max_waiting=2)
+    await split(jobs, new)
+    assert (await jobs.counts("model")).waiting == 3
+    others = [await jobs.enqueue(new(key_id=f"other-{number}")) for number in range(2)]
+    assert all(job.state is State.QUEUED for job in others)
+    with pytest.raises(Unavailable):
+        await jobs.enqueue(new(key_id="one too many"))
+
+
 async def test_a_parent_without_children_is_performed_again_at_once(jobs, new):
     await split(jobs, new, pages=0)
     assert len(await take(jobs)) == 1

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stellwerk.core.call import Operation
+from stellwerk.core.call import UNKNOWN_OPERATIONS, Operation
 from stellwerk.core.errors import UpstreamError
 from stellwerk.providers.ollama import Ollama, ollama_address, ollama_shortcode, ollama_shortcodes
 from stellwerk.routing.catalogue import Catalogue
@@ -176,7 +176,7 @@ async def test_a_model_without_details_stays_in_the_list_and_is_asked_about_agai
     server.tags = [QWEN]
     ollama = Ollama(fetch, address=server.address)
     (model,) = await ollama.models()
-    assert (model.context_length, model.operations) == (None, frozenset(Operation))
+    assert (model.context_length, model.operations) == (None, UNKNOWN_OPERATIONS)
     server.shown = {"qwen3:8b": QWEN_SHOWN}
     (model,) = await ollama.models()
     assert model.context_length == 40960

@@ -5,7 +5,7 @@ import re
 
 import msgspec
 
-from stellwerk.engines.ocr.page import OcrBox
+from stellwerk.api.ocr.pages import Box, Figure
 
 _GRID = 999
 """The model counts from 0 to this over the width and over the height of a page."""
@@ -40,21 +40,11 @@ _LABELS = frozenset(
 _SYMBOLS = (("\\coloneqq", ":="), ("\\eqqcolon", "=:"))
 
 
-class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture on the page, in pixels."""
-
-    id: str
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-
 class Grounded(msgspec.Struct, frozen=True):
     """A text without tags, and what they said."""
 
     text: str
-    boxes: tuple[OcrBox, ...] = ()
+    boxes: tuple[Box, ...] = ()
     figures: tuple[Figure, ...] = ()
 
 
@@ -62,7 +52,7 @@ def read_grounding(text: str, width: int, height: int) -> Grounded:
     """Boxes refer to a page of this size. Tags that are cut or damaged go without leaving a box."""
     tags = list(_TAG.finditer(text))
     pieces: list[str] = []
-    boxes: list[OcrBox] = []
+    boxes: list[Box] = []
     figures: list[Figure] = []
     kept = 0
     for number, tag in enumerate(tags):
@@ -74,7 +64,7 @@ def read_grounding(text: str, width: int, height: int) -> Grounded:
         corners = [_scale(found.groups(), width, height) for found in _BOX.finditer(tag["places"])]
         for left, top, right, bottom in corners[: _MOST_BOXES - len(boxes)]:
             points = ((left, top), (right, top), (right, bottom), (left, bottom))
-            boxes.append(OcrBox(points=points, text=said, score=None, label=label if label in _LABELS else None))
+            boxes.append(Box(points=points, text=said, score=None, label=label if label in _LABELS else None))
             if label == "image":
                 figure = Figure(id=f"img-{len(figures)}.jpeg", left=left, top=top, right=right, bottom=bottom)
                 figures.append(figure)

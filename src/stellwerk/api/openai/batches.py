@@ -1,5 +1,6 @@
 """OpenAI's /v1/batches: thousands of requests in one file, answered within a day."""
 
+import asyncio
 import hashlib
 import os
 from functools import partial
@@ -61,6 +62,7 @@ class BatchesAPI:
         self._files = files
         self._performer = performer
         self._ownership = ownership
+        self._turn = asyncio.Lock()
 
     def register(self, routes: Routes) -> None:
         routes.add("POST", "/v1/batches", CALLERS, self._create)
@@ -78,9 +80,6 @@ class BatchesAPI:
         file = await self._files.find(request, body.input_file_id)
         if file.purpose != "batch":
             raise BadRequest("The input file's purpose is not 'batch'.", param="input_file_id")
-        whose = self._files.whose(request)
-        if await self._store.fetch(partial(batches.count_open, whose=whose)) >= batches.MOST_OPEN:
-            raise Conflict(f"{batches.MOST_OPEN} batches at most go on at a time.", code="too_many_batches")
         asked = AskedBatch(
             id=_batch_id(caller.key_id, exchange.headers.get(b"idempotency-key")),
             endpoint=body.endpoint,
@@ -98,8 +97,13 @@ class BatchesAPI:
             # Who does not say has time.
             priority=None if b"x-stellwerk-priority" in headers_of_call(exchange.headers) else Priority.LOW,
         )
-        job = await self._jobs.enqueue(new)
-        batch = await self._store.run(partial(batches.ensure, batch=make_batch(job, content)))
+        # One after the other: else many at once would all find the same room.
+        async with self._turn:
+            whose = self._files.whose(request)
+            if await self._store.fetch(partial(batches.count_open, whose=whose)) >= batches.MOST_OPEN:
+                raise Conflict(f"{batches.MOST_OPEN} batches at most go on at a time.", code="too_many_batches")
+            job = await self._jobs.enqueue(new)
+            batch = await self._store.run(partial(batches.ensure, batch=make_batch(job, content)))
         respond(request, await self._describe(batch))
 
     async def _list(self, request: Request) -> None:

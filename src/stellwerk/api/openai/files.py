@@ -1,5 +1,6 @@
 """OpenAI's /v1/files: files for batches and for reading, kept for a while."""
 
+import asyncio
 import re
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -110,14 +111,36 @@ class FilesAPI:
                 (b"x-content-type-options", b"nosniff"),
             ),
         )
+        valve = _Valve()
+        exchange.feed_from(valve)
         try:
             if exchange.method != "HEAD":
                 async for part in self._store.parts(file.id):
                     exchange.write(part)
+                    await valve.wait()
         except GatewayError:
             exchange.break_off()
             raise
+        finally:
+            exchange.feed_from(None)
         exchange.finish()
+
+
+class _Valve:
+    """Holds back whoever writes while the client does not keep up: an output may have thousands of answers."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def pause_reading(self) -> None:
+        self._open.clear()
+
+    def resume_reading(self) -> None:
+        self._open.set()
+
+    async def wait(self) -> None:
+        await self._open.wait()
 
 
 def show_file(file: StoredFile) -> dict[str, Any]:

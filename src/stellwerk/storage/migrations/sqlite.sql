@@ -428,6 +428,7 @@ CREATE INDEX ix_jobs_finished_at ON jobs (finished_at);
 CREATE UNIQUE INDEX ix_jobs_key_id_idempotency_key ON jobs (key_id, idempotency_key);
 CREATE INDEX ix_jobs_key_id_number ON jobs (key_id, number);
 CREATE INDEX ix_jobs_parent_number_state ON jobs (parent_number, state);
+CREATE INDEX ix_jobs_queue_alone ON jobs (queue, state, parent_id) WHERE state = 'queued' AND parent_id IS NULL;
 CREATE INDEX ix_jobs_queue_finished_at ON jobs (queue, finished_at);
 CREATE INDEX ix_jobs_result_expires_at ON jobs (result_expires_at);
 CREATE INDEX ix_jobs_state_deadline_at ON jobs (state, deadline_at);
@@ -457,4 +458,4 @@ CREATE TRIGGER ledger_entries_no_delete BEFORE DELETE ON ledger_entries BEGIN SE
 CREATE TRIGGER ledger_entries_no_update BEFORE UPDATE ON ledger_entries BEGIN SELECT RAISE(ABORT, 'ledger_entries is append-only'); END;
 CREATE TRIGGER ledger_transactions_no_delete BEFORE DELETE ON ledger_transactions BEGIN SELECT RAISE(ABORT, 'ledger_transactions is append-only'); END;
 CREATE TRIGGER ledger_transactions_no_update BEFORE UPDATE ON ledger_transactions BEGIN SELECT RAISE(ABORT, 'ledger_transactions is append-only'); END;
-INSERT INTO alembic_version (version_num) VALUES ('0009');
+INSERT INTO alembic_version (version_num) VALUES ('0010');
