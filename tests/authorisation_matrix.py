@@ -191,7 +191,7 @@ ROWS: dict[tuple[str, str], Row] = {
     **{("POST", f"/admin/api/{path}"): Row(ADMINS, body, (409,)) for path, body in LOCAL_CHANGES.items()},
     ("GET", "/admin/api/webhooks"): Row(ADMINS),
     # An event that never happens here, so that nobody is called.
-    ("POST", "/admin/api/webhooks"): Row(ADMINS, {"url": "https://1.1.1.1/{n}", "events": ["job.finished"]}),
+    ("POST", "/admin/api/webhooks"): Row(ADMINS, {"url": "https://1.1.1.1/{n}", "events": ["engine.crashed"]}),
     ("GET", "/admin/api/webhooks/{webhook_id}"): Row(ADMINS, None, (404,)),
     ("PATCH", "/admin/api/webhooks/{webhook_id}"): Row(ADMINS, {"active": True}, (404,)),
     ("DELETE", "/admin/api/webhooks/{webhook_id}"): Row(ADMINS, None, (404,)),

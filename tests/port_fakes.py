@@ -15,6 +15,7 @@ WIRES = {
     Operation.COMPLETION: Wire.OPENAI_COMPLETION,
     Operation.EMBEDDING: Wire.OPENAI_EMBEDDING,
     Operation.RERANK: Wire.RERANK,
+    Operation.OCR: Wire.OCR,
 }
 MESSAGES = [{"role": "user", "content": "Hi"}]
 QUESTIONS = {
@@ -22,6 +23,7 @@ QUESTIONS = {
     Operation.COMPLETION: {"prompt": "Hi"},
     Operation.EMBEDDING: {"input": "Hi"},
     Operation.RERANK: {"query": "Hi", "documents": ["Hello", "Goodbye"]},
+    Operation.OCR: {"document": "a letter", "pages": [0, 1], "mode": "large", "boxes": False},
 }
 
 

@@ -629,13 +629,15 @@ OLLAMA_ONLY_READS_OR_REFUSES = {
     *(("POST", f"/api/{path}") for path in OLLAMA_REFUSED),
 }
 FILES_AND_BATCHES = {("POST", "/v1/files"), ("POST", "/v1/batches")}
+DOCUMENTS = {("POST", "/v1/ocr"), ("PUT", "/process")}
 TAKES_ANYTHING = (
     {("POST", "/auth/token")}
     | {route for route, row in ROWS.items() if row.paid}
     | OLLAMA_ONLY_READS_OR_REFUSES
     | FILES_AND_BATCHES
+    | DOCUMENTS
 )
-"""Clients of OAuth, OpenAI and Ollama send fields of their own, and what models understand is for vendors to say."""
+"""Clients of OAuth, OpenAI, Mistral and Ollama send fields of their own; what models understand vendors say."""
 
 
 async def test_every_body_that_users_send_is_tried_with_hostile_fields():

@@ -32,6 +32,13 @@ def test_a_call_that_says_how_much_it_wants_needs_that_at_least(demand_of):
     assert (demand.expected, demand.least, demand.input_amount) == (120, 60, 100)
 
 
+def test_pages_need_their_price_before_they_are_read(demand_of):
+    three = Estimate(input_tokens=0, least_input_tokens=0, output_tokens=0, pages=3)
+    demand = demand_of(Price(page=5 * MICRO), Price(input=MICRO), estimate=three)
+    assert (demand.expected, demand.least, demand.input_amount) == (15, 15, 0)
+    assert demand_of(Price(input=MICRO, output=MICRO), estimate=three) is None
+
+
 def test_each_of_several_answers_is_assumed_to_want_something(demand_of):
     three = Estimate(input_tokens=100, least_input_tokens=40, output_tokens=None, answers=3)
     demand = demand_of(Price(input=MICRO, output=2 * MICRO), estimate=three)

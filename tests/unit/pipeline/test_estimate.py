@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stellwerk.core.call import Operation, Wire
+from stellwerk.core.call import UNKNOWN_OPERATIONS, Operation, Wire
 from stellwerk.core.outcome import Estimate
 from stellwerk.pipeline.estimate import LateEstimate, estimate
 from tests.port_fakes import make_call
@@ -238,12 +238,17 @@ anything = st.recursive(
 scalars = st.none() | st.integers() | st.text(max_size=3) | st.just([1])
 
 
-@given(st.sampled_from(Operation), anything, scalars, scalars)
+@given(st.sampled_from(sorted(UNKNOWN_OPERATIONS)), anything, scalars, scalars)
 def test_any_json_is_estimated(operation, prompt, limit, choices):
     body = dict.fromkeys(("messages", "prompt", "input", "query", "documents"), prompt)
     estimated = ask(operation, **body, max_tokens=limit, n=choices)
     assert 1 <= estimated.least_input_tokens <= estimated.input_tokens
     assert estimated.output_tokens is None or estimated.output_tokens >= 0
+
+
+def test_pages_are_counted_and_nothing_else_of_a_document():
+    estimated = ask(Operation.OCR, pages=[3, 4, 7])
+    assert (estimated.pages, estimated.input_tokens, estimated.output_tokens) == (3, 0, 0)
 
 
 runs = st.sampled_from(["a" * 700, "=" * 511, "1" * 1_300, '"', " ", "\\", "\n", "data:x;base64,", "é", "ok "])
