@@ -309,6 +309,7 @@ def port() -> int:
 async def gateway(folder, server, callers, port) -> AsyncIterator[GatewayProcess]:
     config = {
         "compat": ["ai-gateway", "go-ollama-api"],
+        "ocr": {"enabled": True},
         "ai_gateway": {"port": port, "demo_login": True, "requests_per_minute": 0},
         "go_ollama": {"ports": [port]},
         "models": {"gemma": {"targets": ["up/up"]}},

@@ -10,7 +10,7 @@ from stellwerk.api.ai_gateway.administration import AdministrationAPI
 from stellwerk.api.ai_gateway.errors import render_error
 from stellwerk.api.ai_gateway.health import HealthAPI
 from stellwerk.api.ai_gateway.models import Models, Reader
-from stellwerk.api.ai_gateway.names import DOCUMENTED, READER, ModelNames, ShortName
+from stellwerk.api.ai_gateway.names import DOCUMENTED, ModelNames, ShortName
 from stellwerk.api.ai_gateway.queueing import QueueingAPI
 from stellwerk.api.ai_gateway.resolution import Resolution
 from stellwerk.api.ai_gateway.sharing import render_shared, share
@@ -161,7 +161,7 @@ class AIGatewayListener:
 
     def _default_reader(self) -> str | None:
         engine = self._config.ocr.engine
-        return engine if engine == READER or self._catalogue.plan(engine) is not None else None
+        return engine if self._catalogue.plan(engine) is not None else None
 
     def _queue_of(self, name: str) -> str:
         """An alias has no queue of its own."""

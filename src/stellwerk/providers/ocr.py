@@ -181,4 +181,5 @@ def _with_page(error: GatewayError, page: int, document: Document) -> GatewayErr
     """The same error with a message that says which page of several it was."""
     if document.pages > 1:
         error.message = f"Page {page + 1}: {error.message}"
+        error.args = (error.message,)
     return error

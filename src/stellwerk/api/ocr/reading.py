@@ -28,8 +28,11 @@ from stellwerk.providers.ocr import Ocr
 _PAGES_AT_ONCE = 4
 """Of one request, where a model reads them."""
 _SHOWN_ID = 110
-_PLAIN = re.compile(r"!\[[^\]]*\]\([^)]*\)|^#{1,6} +|^\s*```\w*$|\*\*|</?(?:table|tbody|thead)>|</tr>", re.MULTILINE)
-_CELL = re.compile(r"</t[dh]>\s*(?:<t[dh][^>]*>)?|<t[dhr][^>]*>")
+_PLAIN = re.compile(
+    r"!\[[^\]\n]{0,200}+\]\([^)\n]{0,300}+\)|^#{1,6} +|^[ \t]*+```\w*+$|\*\*|</?(?:table|tbody|thead)>|</tr>",
+    re.MULTILINE,
+)
+_CELL = re.compile(r"</t[dh]>\s*+(?:<t[dh][^>]{0,500}+>)?|<t[dhr][^>]{0,500}+>")
 _FENCED = re.compile(r"\A\s*```(?:markdown|md|text)?\n(.*?)\n?```\s*\Z", re.DOTALL)
 _encode = msgspec.json.Encoder().encode
 

@@ -1,10 +1,11 @@
 import base64
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stellwerk.api.ocr.sources import Source, Sources, Taken, read_address
+from stellwerk.api.ocr.sources import _BASE64, Source, Sources, Taken, read_address
 from stellwerk.core.errors import BadRequest, NotFound, TooLarge, UpstreamError
 from stellwerk.core.principal import Principal, Role
 from stellwerk.engines.ocr.documents import Document
@@ -118,3 +119,10 @@ async def test_what_is_wrong_is_found_before_it_is_queued():
     with pytest.raises(BadRequest):
         await found.check(CALLER, Source(url="https://127.0.0.1/"))
     await found.check(CALLER, Source(url="https://example.org/"))
+
+
+@pytest.mark.parametrize("text", ["A" * 32 + " " * 2_000_000 + "!", "A" * 2_000_000 + "=" * 3])
+def test_text_that_is_nearly_base64_is_looked_at_once(text):
+    began = time.process_time()
+    assert _BASE64.fullmatch(text) is None
+    assert time.process_time() - began < 1
