@@ -111,8 +111,8 @@ async def test_it_speaks_the_clients_own_wire_or_one_that_stays_the_same(member)
         assert all(member.provider.wire(operation, wire) in {wire, *usual} for wire in Wire)
 
 
-# Reranking is asked for in as many ways as there are providers: tests/unit/providers/test_reranking.py.
-@pytest.mark.parametrize("operation", [each for each in Operation if each is not Operation.RERANK])
+# Reranking and reading pages are asked for in other ways: tests/unit/providers/test_reranking.py and test_ocr.py.
+@pytest.mark.parametrize("operation", [each for each in Operation if each not in (Operation.RERANK, Operation.OCR)])
 async def test_the_request_arrives_under_the_targets_name_with_every_field(member, operation):
     async def script(talk):
         await talk.answer(completion())

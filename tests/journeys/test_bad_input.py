@@ -34,7 +34,8 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(tmp_path_factory, upstream) -> AsyncIterator[GatewayProcess]:
     provider = {"base_url": upstream.url, "models": ["up", "text-embedding-up"], "api_key": PROVIDER_KEY}
-    async with running_gateway(tmp_path_factory.mktemp("bad"), {"providers": {"up": provider}}) as running:
+    config = {"providers": {"up": provider}, "guard": {"body_bytes": 8 << 20}}
+    async with running_gateway(tmp_path_factory.mktemp("bad"), config) as running:
         yield running
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from stellwerk.api._endpoints import Asked, Endpoint, Registry
 from stellwerk.api.admin.administration import Administration
 from stellwerk.api.jobs.shapes import QUEUE, QueueName, QueueShape, show_queue
-from stellwerk.core.errors import Unavailable
+from stellwerk.core.errors import NotFound, Unavailable
 from stellwerk.core.principal import ADMINS, OBSERVERS
 from stellwerk.jobs.job import QueueCounts
 from stellwerk.jobs.jobs import Jobs
@@ -28,7 +28,8 @@ class QueuesAPI:
             "tag": _TAG,
             "path_parameters": {"name": QueueName},
             "answer": QueueShape,
-            "errors": (Unavailable,),
+            # A name that none can have.
+            "errors": (NotFound, Unavailable),
         }
         registry.add(
             Endpoint(
