@@ -77,6 +77,8 @@ async def behave(talk: Talk, secrets: Secrets) -> None:
     error = {"error": {"message": words, "type": key, "param": key, "code": key}, "detail": words, key: key}
     if model == "echo-html":
         await talk.answer(f"<html>{words}</html>".encode(), status=502, content_type="text/html")
+    elif model == "silent":
+        await talk.left.wait()
     elif model == "echo-stream":
         await talk.start_stream()
         await talk.event(chunk("a"))
@@ -184,7 +186,7 @@ def config_of(upstream: ScriptedUpstream, models: Path, key_of_gone: str) -> dic
         "providers": {
             WITNESS: {
                 "base_url": upstream.url,
-                "models": ["up", "embed", *ECHOES],
+                "models": ["up", "embed", "silent", *ECHOES],
                 "api_key": "${VENDOR_KEY}",
                 "headers": {"X-Team": "${TEAM_KEY}"},
             },

@@ -4,6 +4,8 @@ import json
 from contextlib import asynccontextmanager
 
 from tests.canaries import Secrets
+from tests.gateway_process import wait_until
+from tests.raw_http import begin
 from tests.secret_journey import WITNESS, Journey
 from tests.small_hub import Fault, SmallHub
 
@@ -28,11 +30,29 @@ async def gated_hub(secrets: Secrets, content: bytes):
 async def run_own_models(journey: Journey, hub: SmallHub) -> None:
     await _use_slots(journey)
     await _fetch(journey, hub)
-    for path in ("system", "crashes", "models/local", "auto-switch"):
+    for path in ("system", "crashes", "models/local", "auto-switch", "calls"):
         await journey.good("GET", f"/admin/api/{path}")
     await journey.good("GET", f"{_MODELS}/{{name}}", name="chat")
     await journey.good("GET", "/admin/api/missing-models")
     await journey.good("DELETE", "/admin/api/missing-models")
+    await _end_call(journey)
+
+
+async def _end_call(journey: Journey) -> None:
+    content = {
+        "model": f"{WITNESS}/silent",
+        "messages": [{"role": "user", "content": journey.secrets.prompt("silent")}],
+    }
+    begun = await begin(journey.gateway.port, journey.key, content)
+
+    async def running():
+        return [
+            call["id"] for call in await journey.good("GET", "/admin/api/calls") if call["model"].endswith("silent")
+        ]
+
+    (call_id,) = await wait_until(running)
+    await journey.good("DELETE", "/admin/api/calls/{call_id}", call_id=call_id)
+    begun.close()
 
 
 async def _use_slots(journey: Journey) -> None:

@@ -245,6 +245,7 @@ async def misuse(journey: Journey) -> None:
             webhook_id=1,
             delivery_id=f"msg_{'0' * 32}",
             slot=1,
+            call_id="req_0",
             load_id=f"load_{'0' * 16}",
             download_id="0" * 16,
             request_id="00000000-0000-0000-0000-000000000000",

@@ -357,6 +357,7 @@ class Ids:
                     webhook_id=self.signup_id,
                     delivery_id=self.key_id,
                     digest=self.key_id,
+                    call_id=self.key_id,
                     load_id=self.key_id,
                     download_id=self.key_id,
                     slot=self.signup_id,

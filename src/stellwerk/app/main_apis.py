@@ -97,6 +97,7 @@ class MainAPIs:
             notices,
             store.seal,
             auto_switch,
+            line.gateway,
             catalogue=catalogue,
             engines=local.slots,
             config=config,

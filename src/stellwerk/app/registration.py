@@ -15,6 +15,7 @@ from stellwerk.api.admin.missing_models import MissingModelsAPI
 from stellwerk.api.admin.models import ModelsAPI
 from stellwerk.api.admin.money import MoneyAPI
 from stellwerk.api.admin.reports import ReportsAPI
+from stellwerk.api.admin.running_calls import RunningCallsAPI
 from stellwerk.api.admin.settings import (
     ConfiguredSettings,
     PricingShape,
@@ -40,6 +41,7 @@ from stellwerk.app.notices import Notices
 from stellwerk.app.people import People
 from stellwerk.config.settings import Config
 from stellwerk.engines.slots import Slots
+from stellwerk.pipeline.gateway import Gateway
 from stellwerk.routing.catalogue import Catalogue
 from stellwerk.storage.sealing import Seal
 from stellwerk.telemetry.machine import Cores, Processor, read_memory
@@ -53,6 +55,7 @@ def register_people(
     notices: Notices,
     seal: Seal,
     auto_switch: AutoSwitch,
+    gateway: Gateway,
     *,
     catalogue: Catalogue,
     engines: Slots,
@@ -84,6 +87,7 @@ def register_people(
     for api in (KeysAPI, MoneyAPI, SignupsAPI, AuditAPI, MissingModelsAPI):
         api(administration).register(registry)
     AutoSwitchAPI(auto_switch.advise).register(registry)
+    RunningCallsAPI(administration, gateway).register(registry)
     WebhooksAPI(
         administration,
         seal=seal,

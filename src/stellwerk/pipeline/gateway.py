@@ -14,7 +14,7 @@ from stellwerk.core.principal import Principal, Tier
 from stellwerk.http.exchange import Headers, header_text
 from stellwerk.pipeline.dispatch import Dispatch
 from stellwerk.pipeline.estimate import LateEstimate
-from stellwerk.pipeline.meter import CallMeter
+from stellwerk.pipeline.meter import CallMeter, RunningCall
 from stellwerk.pipeline.settle import Settle
 
 
@@ -74,6 +74,17 @@ class Gateway:
         """Calls that are being answered, or wait for money."""
         return len(self._running)
 
+    def running(self) -> list[RunningCall]:
+        """The calls that are being answered, or wait for money, in the order in which they came."""
+        return [meter.running() for meter in self._running]
+
+    def end(self, call_id: str) -> int:
+        """Ends the running calls of this id, and returns how many they were; ids of clients need not be unique."""
+        return self._end(
+            [(meter, task) for meter, (_, task) in self._running.items() if meter.call_id == call_id],
+            "ended_by_operator",
+        )
+
     def plan(self, call: Call) -> Plan:
         """Where the call would go, without making it. Raises what says that it could not be made."""
         return self._plan(call)
@@ -86,8 +97,11 @@ class Gateway:
     def cut(self, may_go_on: Callable[[Principal], bool]) -> int:
         """Ends the running calls of those who may not go on, and returns how many they were."""
         ended = [(meter, task) for meter, (principal, task) in self._running.items() if not may_go_on(principal)]
+        return self._end(ended, "access_ended")
+
+    def _end(self, ended: Sequence[tuple[CallMeter, asyncio.Task[Any] | None]], code: str) -> int:
         for meter, task in ended:
-            meter.fail(Forbidden.status, "access_ended")
+            meter.fail(Forbidden.status, code)
             if task is not None:
                 task.cancel()
         return len(ended)

@@ -1,6 +1,8 @@
 """Counts one call while it passes."""
 
-from stellwerk.core.call import Call
+import msgspec
+
+from stellwerk.core.call import Call, Operation
 from stellwerk.core.clock import Clock
 from stellwerk.core.outcome import Outcome, Usage
 from stellwerk.core.plan import Price, Target
@@ -9,6 +11,27 @@ from stellwerk.core.ports import Hold, Likely
 _FRAME_BYTES = 350
 """What an event of a stream may weigh without its text: with less, a stream of single tokens would cost too much."""
 _BYTES_PER_TOKEN = 4
+
+
+class RunningCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that has not ended yet."""
+
+    id: str
+    operation: Operation
+    model: str
+    """As the client named it."""
+    key_id: str
+    user_id: int
+    provider: str | None
+    """Where it was sent last; None as long as it waits for money or its turn."""
+    target: str | None
+    stream: bool
+    background: bool
+    """It is made for a job."""
+    seconds: float
+    """Since it arrived."""
+    first_byte: float | None
+    """Seconds from its arrival to the first byte of its answer; None before."""
 
 
 class CallMeter:
@@ -47,6 +70,26 @@ class CallMeter:
         self.upstream_key: int | None = None
         self.status = 200
         self.error: str | None = None
+
+    @property
+    def call_id(self) -> str:
+        return self._call.id
+
+    def running(self) -> RunningCall:
+        call, target, first = self._call, self.target, self._first_byte
+        return RunningCall(
+            id=call.id,
+            operation=call.operation,
+            model=call.model,
+            key_id=call.principal.key_id,
+            user_id=call.principal.user_id,
+            provider=target.provider if target is not None else None,
+            target=target.model if target is not None else None,
+            stream=call.stream,
+            background=call.background,
+            seconds=self._clock.monotonic() - call.received,
+            first_byte=first - call.received if first is not None else None,
+        )
 
     def attempt(self, target: Target) -> None:
         self.attempts += 1

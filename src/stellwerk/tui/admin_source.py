@@ -6,9 +6,9 @@ from urllib.parse import quote
 
 from stellwerk.core.clock import Clock
 from stellwerk.tui.connection import ACT_SECONDS, Connection
-from stellwerk.tui.facts import advice_of, crashes_of, jobs_of, queues_with_gates, state_of
+from stellwerk.tui.facts import advice_of, calls_of, crashes_of, jobs_of, queues_with_gates, state_of
 from stellwerk.tui.reading import clean, moment, number, rows, whole
-from stellwerk.tui.snapshot import Job, Model, Queue, Snapshot
+from stellwerk.tui.snapshot import LIVE, Job, Model, Queue, Snapshot
 from stellwerk.tui.source import NOT_OFFERED, OptionalRoutes
 from stellwerk.tui.trouble import ConsoleTrouble
 
@@ -39,6 +39,7 @@ class AdminSource:
         system = await self._routes.get("/admin/api/system")
         queues = await self._routes.get("/admin/api/queues")
         jobs = await self._routes.get("/api/requests", limit=_MOST_JOBS)
+        calls = await self._routes.get("/admin/api/calls")
         crashes = await self._routes.get("/admin/api/crashes", limit=_MOST_CRASHES)
         # Counted at the end: what a failure left out is asked for again.
         self._looks += 1
@@ -51,7 +52,7 @@ class AdminSource:
             version=clean(details.get("version"), 30),
             models=_models(slots, self._files, now),
             queues=None if queues is None and not details else queues_with_gates(queues, details.get("gates")),
-            jobs=jobs_of(jobs),
+            jobs=None if jobs is None and calls is None else (*calls_of(calls, now), *(jobs_of(jobs) or ())),
             crashes=crashes_of(crashes),
             advice=advice_of(self._advice),
             in_flight=None if in_flight is None else int(in_flight),
@@ -90,7 +91,8 @@ async def set_paused(connection: Connection, queue: Queue, paused: bool) -> None
 
 
 async def cancel(connection: Connection, job: Job) -> None:
-    await connection.ask("DELETE", f"/api/requests/{quote(job.id, safe='')}")
+    path = "/admin/api/calls" if job.kind == LIVE else "/api/requests"
+    await connection.ask("DELETE", f"{path}/{quote(job.id, safe='')}")
 
 
 def _models(slots: Any, files: Any, now: float) -> tuple[Model, ...]:

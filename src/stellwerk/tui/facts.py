@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stellwerk.tui.reading import clean, first, lines, moment, number, rows, whole
-from stellwerk.tui.snapshot import Advice, Crash, Job, Queue
+from stellwerk.tui.snapshot import LIVE, Advice, Crash, Job, Queue
 
 _STATES: Mapping[str, str] = {
     "ready": "running", "starting": "loading", "restarting": "crashed", "failed": "crashed", "error": "crashed",
@@ -20,6 +20,22 @@ def state_of(value: Any) -> str:
     """The console's word for the state of a model."""
     found = clean(value, 20).lower()
     return _STATES.get(found, found or "stopped")
+
+
+def calls_of(told: Any, now: float) -> tuple[Job, ...]:
+    """The calls that run now, but for those that are made for stored requests, which are shown themselves."""
+    return tuple(
+        Job(
+            id=clean(row.get("id"), 128),
+            model=clean(row.get("model")),
+            client=clean(row.get("key_id")),
+            state="queued" if row.get("provider") is None else "running",
+            kind=LIVE,
+            created=None if (seconds := number(row.get("seconds"))) is None else now - seconds,
+        )
+        for row in rows(told)
+        if row.get("job") is not True and clean(row.get("id"))
+    )
 
 
 def queue_of(row: Mapping[str, Any], name: str = "") -> Queue:

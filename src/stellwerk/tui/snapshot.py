@@ -3,6 +3,8 @@
 import msgspec
 
 RESOLUTIONS = ("tiny", "small", "base", "large", "gundam")
+LIVE = "live"
+"""The kind of a request whose client waits for it; the others are stored."""
 WAITING_STATES = frozenset({"queued", "leased", "running"})
 
 

@@ -271,3 +271,22 @@ async def test_whoever_keeps_sessions_together_hears_who_has_answered(line, answ
     line.play(a=UpstreamError("Dead.", may_fall_back=True), b=answer(b"one"))
     client = await line.run()
     assert heard == [(client.call.id, client.call.model, "model-b")]
+
+
+async def test_a_running_call_is_listed_until_it_has_ended_and_can_be_ended(line, answer):
+    hold = Pause()
+    line.play(a=hold)
+    line.houses["a"].plays.append(answer(b"one"))
+    client = line.client()
+    task = asyncio.create_task(line.gateway.run(client.call, client))
+    await hold.reached.wait()
+    line.clock.seconds += 5
+    (running,) = line.gateway.running()
+    assert (running.id, running.provider, running.target) == ("req_1", "a", "model-a")
+    assert (running.seconds, running.first_byte, running.background) == (5.0, None, False)
+    assert line.gateway.end("another") == 0
+    assert line.gateway.end("req_1") == 1
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert line.gateway.running() == []
+    assert (line.outcome.status, line.outcome.error) == (403, "ended_by_operator")

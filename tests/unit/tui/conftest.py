@@ -197,6 +197,12 @@ def administration(gateway):
              "client_id": "my_app", "created_at": "2026-11-21T09:00:00.000Z", "attempts": 3,
              "error": {"code": "engine_crashed", "message": "The engine ended while it answered."}},
         ], "has_more": False, "last_id": None},
+        "GET /admin/api/calls": [
+            {"id": "req_7fed35c0ffee00000000002a", "model": "gemma-3-4b-it", "key_id": "k7d3m2q5xa",
+             "provider": "local", "seconds": 3.2, "job": False},
+            {"id": "job_650e8400_1", "model": "ocr", "key_id": "k7d3m2q5xa", "provider": "ocr", "seconds": 90.0,
+             "job": True},
+        ],
         "GET /admin/api/crashes": [
             {"at": "2026-11-21T09:30:00.000Z", "model": "llama-3.2-1b", "reason": "it was ended by SIGSEGV",
              "last_lines": ["llama_decode: batch of 512", "\x1b[31mggml: assertion failed\x1b[0m", "Aborted"]},
