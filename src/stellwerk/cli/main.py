@@ -7,6 +7,7 @@ when it is used or when the help lists it, so that no command pays for the impor
 A ConfigError that a command lets through is printed and ends it with EX_CONFIG.
 """
 
+import gc
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from stellwerk.config.problems import ConfigError
 EX_CONFIG = 78
 """From sysexits.h: something is wrong with the config."""
 INTERRUPTED = 130
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 COMMANDS: Mapping[str, str] = {
     "serve": "stellwerk.cli.serve",
@@ -105,4 +107,6 @@ def stellwerk_command(
 
 def main() -> None:
     """Runs the command line and exits."""
+    # What is loaded stays: looking for garbage in it again and again takes an eighth of the time to start.
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 50, 50)
     app(prog_name="stellwerk")
