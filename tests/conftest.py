@@ -1,10 +1,12 @@
 """Fixtures that many tests share: upstreams and pools on real sockets, databases and models in real files."""
 
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from stellwerk.core.clock import SystemClock
 from stellwerk.http.pool import Pools
@@ -12,6 +14,16 @@ from stellwerk.http.upstream import UpstreamSettings
 from stellwerk.storage.database import FILE_NAME, open_database
 from tests.scripted_upstream import ScriptedUpstream
 from tests.tiny_gguf import write_tiny_chat_model, write_tiny_embedding_model
+
+# How long an example takes is a property of the machine.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
+
+
+def pytest_configure(config):
+    # A shell's background job ignores Ctrl+C, and so would every program that tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):

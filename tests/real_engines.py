@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import itertools
 import json
 import os
 import random
@@ -9,7 +10,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -73,13 +74,28 @@ def write_fake_server(path: Path, trouble: str = "") -> Path:
     return path
 
 
-def free_ports(count: int) -> int:
-    """The first of `count` neighbouring ports on which nobody listens."""
-    for _ in range(200):
-        first = random.randrange(20_000, 30_000)
-        if all(_is_free(port) for port in range(first, first + count)):
-            return first
+def free_ports(count: int = 1) -> int:
+    """The first of `count` neighbouring ports on which nobody listens, and which no other test is given soon.
+
+    They lie below those that the kernel hands out by itself, in a part that belongs to this worker of pytest.
+    """
+    for _ in range(PORTS_OF_A_WORKER):
+        ports = [next(PORTS) for _ in range(count)]
+        if ports[-1] - ports[0] == count - 1 and all(_is_free(port) for port in ports):
+            return ports[0]
     raise AssertionError("no free ports")
+
+
+def _ports() -> Iterator[int]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = FIRST_PORT + worker % WORKERS * PORTS_OF_A_WORKER
+    ports = range(first, first + PORTS_OF_A_WORKER)
+    # Two runs on one machine begin at different places.
+    return itertools.islice(itertools.cycle(ports), random.randrange(PORTS_OF_A_WORKER), None)
+
+
+FIRST_PORT, WORKERS, PORTS_OF_A_WORKER = 20_000, 10, 1_200
+PORTS = _ports()
 
 
 def _is_free(port: int) -> bool:

@@ -12,19 +12,29 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyte
+
 from tests.gateway_process import COMMAND, DEADLINE, end
 
 PROMPT = "\n> "
+LINES, COLUMNS = 24, 80
 
 
 class TerminalProcess:
-    """`stellwerk …` whose input, output and errors are one terminal; everything that it shows is kept in `shown`."""
+    """`stellwerk …` whose input, output and errors are one terminal; everything that it prints is kept in `shown`."""
 
     def __init__(self, master: int, process: "subprocess.Popen[bytes]") -> None:
         self.process = process
         self.shown = ""
         self._master = master
         self._seen = 0
+        self._screen = pyte.Screen(COLUMNS, LINES)
+        self._stream = pyte.ByteStream(self._screen)
+
+    @property
+    def screen(self) -> str:
+        """What somebody who sits in front of it sees now."""
+        return "\n".join(self._screen.display)
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
@@ -36,6 +46,12 @@ class TerminalProcess:
             assert self._read(end_at), f"{text!r} is not in {self.shown[self._seen :]!r}"
         before, self._seen = self.shown[self._seen : place], place + len(text)
         return before
+
+    def wait_to_see(self, text: str, *, gone: bool = False) -> None:
+        """Reads until `text` stands on the screen, or no longer does; which of its cells are printed anew is open."""
+        end_at = time.monotonic() + DEADLINE
+        while (text in self.screen) is gone:
+            assert self._read(end_at), f"waiting for {text!r}, {gone = }, on the screen:\n{self.screen}"
 
     def obey(self, line: str) -> str:
         """Types a line at the prompt that was waited for, and returns what is shown up to the next one."""
@@ -69,6 +85,7 @@ class TerminalProcess:
             # The last who had the terminal open is gone.
             return False
         self.shown += data.decode(errors="replace")
+        self._stream.feed(data)
         return bool(data)
 
 
@@ -76,6 +93,7 @@ class TerminalProcess:
 def on_a_terminal(*arguments: str, environment: Mapping[str, str], folder: Path) -> Iterator[TerminalProcess]:
     """Runs `stellwerk` with these arguments; it is killed at the end unless it has ended."""
     master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (LINES, COLUMNS))
     process = subprocess.Popen(
         [*COMMAND, *arguments],
         env={"TERM": "dumb", **environment},

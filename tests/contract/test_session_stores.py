@@ -68,7 +68,7 @@ def test_a_second_store_sees_what_the_first_has_written(make_store):
     assert texts(make_store()) == ["q", "a"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(st.text(), st.text())
 def test_any_text_is_read_as_it_was_written(store, user, assistant):
     store.append("", "m", "x", user, assistant)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from tests.callers import CALLERS, Caller, Cast
 from tests.gateway_process import DEADLINE, GatewayProcess, running_gateway, wait_until
 from tests.people import People
 from tests.raw_http import Answer, begin, get, post, send, write_request
+from tests.real_engines import free_ports
 from tests.scripted_upstream import ScriptedUpstream, Talk, chat, chunk, usage_chunk
 from tests.sigorest_process import lead_curl, listeners_of, port_of, run_line
 
@@ -765,9 +765,7 @@ async def test_an_ollama_on_the_port_keeps_it_and_is_found_there(tmp_path, serve
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "127.1.2.3"])
 async def test_a_cloud_that_is_the_gateway_itself_is_refused_and_no_ollama_is_looked_for_there(tmp_path, host):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number = free.getsockname()[1]
+    number = free_ports()
     config = {
         "compat": [COMPAT],
         "ollama_cloud_proxy": {"port": number, "base_url": f"http://{host}:{number}"},
@@ -783,9 +781,7 @@ async def test_a_cloud_that_is_the_gateway_itself_is_refused_and_no_ollama_is_lo
 
 
 async def test_the_gateway_looks_for_no_ollama_on_its_own_listener(tmp_path, server, cloud):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number = free.getsockname()[1]
+    number = free_ports()
     config = settings_for(server, port=number)
     config["discovery"] |= {"ollama": True, "ollama_url": f"http://127.0.0.1:{number}"}
     environment = {"OLLAMA_API_KEYS": KEYS[0], "ALLOW_UNAUTHENTICATED_ACCESS": "true"}

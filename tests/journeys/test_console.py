@@ -47,8 +47,8 @@ def console(gateway, *arguments, **variables):
 
 
 async def see(terminal, text):
-    """Waits until that is printed anew."""
-    await asyncio.to_thread(terminal.wait_for, text)
+    """Waits until that stands on the screen. What it says must not have stood there before."""
+    await asyncio.to_thread(terminal.wait_to_see, text)
 
 
 def command_line(pid):
@@ -71,13 +71,14 @@ async def test_a_model_is_loaded_and_unloaded_by_keys(gateway):
         await see(terminal, "Unload tiny")
         terminal.type("y")
         await see(terminal, "tiny is unloaded.")
+        await see(terminal, "○ stopped")
         assert await loaded(gateway) == []
         terminal.type("s")
         await see(terminal, "● running")
         terminal.type("X")
         await see(terminal, "at once?")
         terminal.type("y")
-        await see(terminal, "tiny is unloaded.")
+        await see(terminal, "○ stopped")
         terminal.type("4")
         await see(terminal, "Nothing has crashed.")
         terminal.type("q")
@@ -102,8 +103,9 @@ async def test_without_colours_none_are_printed(gateway):
         await see(terminal, "tiny")
         terminal.type("\t?")
         await see(terminal, "Any key closes this.")
-        terminal.type("  ")
-        await see(terminal, "There are no")
+        terminal.type(" ")
+        await asyncio.to_thread(terminal.wait_to_see, "Any key closes this.", gone=True)
+        await see(terminal, "There are no queues.")
         terminal.type("q")
         assert await asyncio.to_thread(terminal.wait_for_end) == 0
         assert COLOUR.findall(terminal.shown) == []

@@ -1,5 +1,7 @@
 """The numbers that a start and an idle gateway must keep to, measured so that a busy machine does not spoil them."""
 
+import asyncio
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +15,21 @@ READY_SECONDS = 0.7
 FIRST_START_SECONDS = 3.0
 RESIDENT_BYTES = 80 << 20
 STARTS = 8
+
+YARDSTICK = (
+    "import asyncio, ctypes, decimal, email.message, http.server, json, multiprocessing, sqlite3, ssl, unittest.mock, "
+    "xml.dom.minidom, zoneinfo"
+)
+YARDSTICK_SECONDS = 0.105
+"""What that took on the machine for which the bars are set: 2 cores, Python 3.11."""
+
+
+async def slowness() -> float:
+    """How many times longer a start of Python takes here and now than on that machine; at least 1."""
+    began = time.monotonic()
+    process = await asyncio.create_subprocess_exec(sys.executable, "-I", "-c", YARDSTICK)
+    assert await process.wait() == 0
+    return max(1.0, (time.monotonic() - began) / YARDSTICK_SECONDS)
 
 
 async def seconds_to_ready(folder: Path) -> float:
@@ -31,11 +48,14 @@ async def seconds_to_ready(folder: Path) -> float:
 
 
 async def test_a_start_takes_less_than_700_ms(tmp_path):
+    # A fresh clone has no byte code yet.
     first = await seconds_to_ready(tmp_path)
-    assert first < FIRST_START_SECONDS
+    assert first / await slowness() < FIRST_START_SECONDS
     times = []
     while len(times) < STARTS and (not times or min(times) >= READY_SECONDS):
-        times.append(await seconds_to_ready(tmp_path))
+        # Measured next to each other: the machine's speed changes from one second to the next.
+        slow = await slowness()
+        times.append(await seconds_to_ready(tmp_path) / slow)
     assert min(times) < READY_SECONDS, times
 
 

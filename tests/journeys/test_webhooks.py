@@ -4,8 +4,9 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import pytest
@@ -76,6 +77,11 @@ async def subscribe(gateway: GatewayProcess, url: str, *events: str, **more: Any
     return answer.json
 
 
+def messages_in_outbox(gateway: GatewayProcess) -> int:
+    with closing(sqlite3.connect(f"file:{gateway.data / 'stellwerk.db'}?mode=ro", uri=True)) as connection:
+        return connection.execute("SELECT count(*) FROM webhook_messages").fetchone()[0]
+
+
 async def test_a_finished_request_is_told_with_a_signature_that_verifies(tmp_path, upstream, receiver):
     upstream.script = chat
     async with running_gateway(tmp_path, config(receiver, upstream)) as gateway:
@@ -97,7 +103,8 @@ async def test_what_a_dead_receiver_missed_reaches_it_after_a_kill_of_the_gatewa
         await subscribe(gateway, f"{receiver.origin}/hook", "request.finished")
         sent = [(await post(gateway.port, gateway.key, hello())).headers["x-request-id"] for _ in range(5)]
         await wait_until(lambda: receiver.requests)
-        await gateway.call(sent[-1])
+        # On the disk: `publish` promises that for the writer's next commit.
+        await wait_until(lambda: messages_in_outbox(gateway) == 5)
         gateway.signal(signal.SIGKILL)
         await gateway.wait()
     assert receiver.messages == []

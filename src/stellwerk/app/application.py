@@ -93,6 +93,7 @@ class Application:
             await self._people.start()
             stack.push_async_callback(self._notices.webhooks.stop)
             await self._notices.webhooks.refresh()
+            await self._notices.webhooks.recover()
             await self._local.start()
             stack.push_async_callback(self._local.stop)
             await self._ocr.start()

@@ -85,14 +85,7 @@ jobs = Table(
 # Its words stand in the index, so they may not be parameters.
 WAITS_ALONE = and_(jobs.c.state == literal_column("'queued'"), jobs.c.parent_id.is_(None))
 """A waiting job that is no part of another one."""
-Index(
-    "ix_jobs_queue_alone",
-    jobs.c.queue,
-    jobs.c.state,
-    jobs.c.parent_id,
-    sqlite_where=WAITS_ALONE,
-    postgresql_where=WAITS_ALONE,
-)
+Index("ix_jobs_queue_alone", jobs.c.queue, jobs.c.state, jobs.c.parent_id, sqlite_where=WAITS_ALONE)
 
 job_attempts = Table(
     "job_attempts",

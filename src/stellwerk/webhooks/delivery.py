@@ -164,6 +164,10 @@ class Webhooks:
 
     # --- delivering
 
+    async def recover(self) -> None:
+        """Makes due what a process that was killed had claimed. For the start of the one process that delivers."""
+        await self._run(partial(outbox.release, owner="", now=self._clock.now()))
+
     async def run(self) -> None:
         """Delivers what is due, until cancelled. Afterwards `stop`."""
         try:

@@ -215,7 +215,7 @@ def claim(connection: Connection, subscription_id: int, *, owner: str, now: floa
 
 
 def release(connection: Connection, owner: str, now: float) -> None:
-    """Gives back what a process has claimed and not settled: it is due at once."""
+    """Gives back what a process has claimed and not settled: it is due at once. The owner "" is every process."""
     held = (_messages.state == State.PENDING, _messages.lease.startswith(owner))
     connection.execute(update(webhook_messages).where(*held).values(due_at=now, lease=None))
 

@@ -142,7 +142,7 @@ def is_let_in(answer):
 
 
 @given(st.lists(st.tuples(STEP, st.booleans()), min_size=1, max_size=15))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 def test_whatever_changes_piece_by_piece_is_known_as_if_read_at_once(database, digest, verify_login, steps):
     # One transaction that is never committed: each example begins with the same database, and nothing waits for a disk.
     with database.writing.connect() as connection, connection.begin() as transaction:

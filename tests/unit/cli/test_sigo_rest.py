@@ -1,7 +1,6 @@
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from stellwerk.cli.gateway_client import GatewayClient
 from stellwerk.cli.sigo_rest import FLAGS, prepare, variables
 from stellwerk.config.reading import load
 from tests.gateway_process import ALONE, end, environment_for, run_command, wait_until
+from tests.real_engines import free_ports
 
 COMMAND = Path(sys.executable).with_name("sigoREST")
 
@@ -94,11 +94,6 @@ async def test_a_port_that_is_none_is_a_wrong_config(environ):
     assert "STELLWERK_SIGOREST__HTTP_PORT" in done.errors
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
 def start(folder, environ, *flags):
     with (folder / "stdout").open("wb") as output, (folder / "stderr").open("wb") as errors:
         return subprocess.Popen([COMMAND, *flags], env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
@@ -110,7 +105,7 @@ async def test_the_installed_command_serves_whom_it_trusts_and_keeps_the_session
     file = tmp_path / "stellwerk.yaml"
     file.write_text(json.dumps(ALONE | {"listen": {"port": 0}, "providers": {"up": provider}, "models": models}))
     environ["STELLWERK_CONFIG"] = str(file)
-    port = free_port()
+    port = free_ports()
     process = start(tmp_path, environ, f"-http-port={port}", "-v", "debug", "--j")
     try:
         await wait_until(lambda: b" answers on http://" in (tmp_path / "stdout").read_bytes())

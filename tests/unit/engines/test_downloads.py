@@ -171,7 +171,7 @@ async def test_a_hub_without_a_second_origin_and_without_checksums_works(model, 
 # --- what goes wrong on the way
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 400_000), min_size=1, max_size=6))
 def test_a_download_that_is_cut_anywhere_goes_on_there(model, tmp_path_factory, cuts):
     async def run():

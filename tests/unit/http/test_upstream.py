@@ -272,7 +272,7 @@ async def test_an_error_of_the_reader_ends_the_answer(calls, raw_upstream):
     with pytest.raises(UpstreamError) as caught:
         await pour(reply)
     assert caught.value.code == "mine"
-    async with asyncio.timeout(0.2):
+    async with asyncio.timeout(5):
         await left.wait()
 
 

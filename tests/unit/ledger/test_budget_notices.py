@@ -73,7 +73,7 @@ def test_notices_of_long_ago_are_forgotten(database, spend):
     assert database.write(lambda connection: prune(connection, NOON + 402 * DAY)) == 1
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(min_value=0, max_value=400), max_size=12))
 def test_whatever_is_spent_each_percentage_is_said_once_at_most_and_as_soon_as_it_is_reached(spend, amounts):
     # Each example has a user of its own, so that one database serves them all.

@@ -275,7 +275,7 @@ def run_machine(made_once, examples, steps):
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=checks, database=None
+            max_examples=examples, stateful_step_count=steps, suppress_health_check=checks, database=None
         ),
     )
 

@@ -279,7 +279,7 @@ STEPS = st.lists(
 )
 
 
-@profile(max_examples=200, deadline=None)
+@profile(max_examples=200)
 @given(STEPS)
 async def test_never_do_more_run_than_allowed_and_everybody_who_stays_gets_in(steps):
     clock = _Clock()

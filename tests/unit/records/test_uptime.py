@@ -160,7 +160,7 @@ pauses = st.sampled_from([0, 1, 299, 300, 301, 359, 360, 361, 420, 900]) | st.in
     after=pauses,
     days=st.integers(1, 3),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 def test_it_counts_as_a_look_at_every_single_second_would(database, fill, ask, start, checks, after, days):
     database.write(lambda connection: connection.execute(delete(uptime_checks)))
     at, stored = start, []

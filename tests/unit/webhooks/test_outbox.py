@@ -79,6 +79,14 @@ def test_a_process_that_stops_gives_back_what_it_has_claimed(call, take):
     assert take(1.0, owner="c" * 16) is None
 
 
+def test_what_every_process_has_claimed_is_given_back_together(call, take):
+    call(append, [message("msg_1"), message("msg_2"), message("msg_3")])
+    take(0.0, owner="a" * 16)
+    take(0.0, owner="b" * 16)
+    call(outbox.release, "", 1.0)
+    assert {take(1.0, owner="c" * 16).id for _ in range(3)} == {"msg_1", "msg_2", "msg_3"}
+
+
 def test_the_log_says_what_came_of_each_delivery(call, take):
     call(append, [message()])
     call(settle, take(0.0), failed(0.0), now=0.0, chance=0.5)
@@ -201,7 +209,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps)
 def test_every_message_is_settled_once_and_never_held_by_two(moves):
     engine = create_engine("sqlite://")

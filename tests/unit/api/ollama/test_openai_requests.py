@@ -233,7 +233,7 @@ PROMPTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(CHATS.map(lambda body: (body, CHAT)) | PROMPTS.map(lambda body: (body, GENERATE)), st.booleans(), st.booleans())
 def test_every_valid_body_is_translated_or_refused_by_a_fields_name(asked, thinks, engine):
     body, decoder = asked

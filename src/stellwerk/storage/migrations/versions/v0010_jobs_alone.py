@@ -11,4 +11,4 @@ _ALONE = sa.text("state = 'queued' AND parent_id IS NULL")
 
 def upgrade() -> None:
     columns = ["queue", "state", "parent_id"]
-    op.create_index("ix_jobs_queue_alone", "jobs", columns, sqlite_where=_ALONE, postgresql_where=_ALONE)
+    op.create_index("ix_jobs_queue_alone", "jobs", columns, sqlite_where=_ALONE)
