@@ -18,6 +18,7 @@ from stellwerk.engines.hub import Hub
 from stellwerk.engines.load_line import WaitingLoad
 from stellwerk.engines.machine_memory import MemoryStatus
 from stellwerk.engines.model_files import ModelFiles
+from stellwerk.engines.model_folder import remove_unusable
 from stellwerk.engines.options import EngineDefaults, resolve_options
 from stellwerk.engines.slot import SlotStatus
 from stellwerk.telemetry.machine import Memory
@@ -35,6 +36,7 @@ class SteeredEngines:
     """Loads at once, or when `go_on` is set; `failure` is what a load ends with."""
 
     def __init__(self, folder, outside=None):
+        self._folder = folder
         self._files = ModelFiles(folder, named=outside or {})
         self.shelf = self._files.scan()
         self.slots = {port: empty(port) for port in PORTS}
@@ -102,6 +104,9 @@ class SteeredEngines:
     async def remove(self, model):
         if any(slot.model == model for slot in self.slots.values()):
             raise Conflict("It is loaded.", code="model_loaded")
+        if model in self.shelf.broken:
+            remove_unusable(model, self._folder)
+            await self.rescan()
         self.removed.append(model)
 
     async def rescan(self):
@@ -115,7 +120,9 @@ class LocalModelsSite:
         self.site = site
         self.engines = SteeredEngines(folder, outside)
         hub = Hub(hub_url)
-        self.downloads = Downloads(folder, hub, site.clock)
+        self.room = 1 << 40
+        """Bytes that are free on the disk."""
+        self.downloads = Downloads(folder, hub, site.clock, free_bytes=lambda _: self.room)
         self.stopping = False
         self.loads = Loads(site.clock)
         self.local = LocalModels(

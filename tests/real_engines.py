@@ -2,7 +2,6 @@
 
 import asyncio
 import http.client
-import itertools
 import json
 import os
 import random
@@ -10,7 +9,8 @@ import select
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -74,38 +74,40 @@ def write_fake_server(path: Path, trouble: str = "") -> Path:
     return path
 
 
-def free_ports(count: int = 1) -> int:
-    """The first of `count` neighbouring ports on which nobody listens, and which no other test is given soon.
+RESERVED: deque[int] = deque()
+"""Descriptors of the ports that this process was given lately: other runs on the machine see that they are taken."""
+MOST_RESERVED = 300
 
-    They lie below those that the kernel hands out by itself, in a part that belongs to this worker of pytest.
+
+def free_ports(count: int = 1) -> int:
+    """The first of `count` neighbouring ports on which nobody listens, and which no other test is given meanwhile.
+
+    They lie below those that the kernel hands out by itself.
     """
-    for _ in range(PORTS_OF_A_WORKER):
-        ports = [next(PORTS) for _ in range(count)]
-        if ports[-1] - ports[0] == count - 1 and all(_is_free(port) for port in ports):
-            return ports[0]
+    for _ in range(200):
+        first = random.randrange(20_000, 32_000)
+        try:
+            RESERVED.extend(_reserve(port) for port in range(first, first + count))
+        except OSError:
+            continue
+        while len(RESERVED) > MOST_RESERVED:
+            os.close(RESERVED.popleft())
+        return first
     raise AssertionError("no free ports")
 
 
-def _ports() -> Iterator[int]:
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    first = FIRST_PORT + worker % WORKERS * PORTS_OF_A_WORKER
-    ports = range(first, first + PORTS_OF_A_WORKER)
-    # Two runs on one machine begin at different places.
-    return itertools.islice(itertools.cycle(ports), random.randrange(PORTS_OF_A_WORKER), None)
-
-
-FIRST_PORT, WORKERS, PORTS_OF_A_WORKER = 20_000, 10, 1_200
-PORTS = _ports()
-
-
-def _is_free(port: int) -> bool:
+def _reserve(port: int) -> int:
+    """Raises OSError when somebody has the port. Reserved is UDP's: TCP's stays free for whom it is meant for."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+        probe.bind(("127.0.0.1", port))
+    reservation = socket.socket(type=socket.SOCK_DGRAM)
+    try:
+        reservation.bind(("127.0.0.1", port))
+    except OSError:
+        reservation.close()
+        raise
+    return reservation.detach()
 
 
 def small(server: Path | None = None, **said: Any) -> dict[str, Any]:

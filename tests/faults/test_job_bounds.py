@@ -147,7 +147,8 @@ async def test_a_storm_of_cancellations_ends_each_job_once(tmp_path, upstream):
     upstream.script = pause
     async with serving(tmp_path, upstream, workers=32) as gateway:
         jobs = [answer.json["id"] for answer in await asyncio.gather(*(queue(gateway) for _ in range(200)))]
-        await wait_until(lambda: len(upstream.requests) >= 32)
+        # One model gets three quarters of the workers.
+        await wait_until(lambda: len(upstream.requests) >= 24)
         for _ in range(2):
             assert set(await asyncio.gather(*(cancel(gateway, job) for job in jobs))) == {"cancelled"}
         found = await counts(gateway)

@@ -214,7 +214,7 @@ async def test_a_folder_full_of_hostile_files_harms_nobody(bases, tmp_path):
         await wait_until(listed)
         assert await listed() == {"good"}
         broken = (await get(gateway.port, gateway.key, "/health/details")).json["broken_models"]
-        assert set(names) | {"long-text", "many-texts", "zeros"} == set(broken)
+        assert set(names) | {"link", "long-text", "many-texts", "zeros"} == set(broken)
         assert str(tmp_path) not in json.dumps(broken)
         before = gateway.resident_bytes
         for name in (*names[::10], "many-texts", "zeros", "pipe", "link"):

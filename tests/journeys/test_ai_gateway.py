@@ -238,6 +238,8 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/admin/models/{name}/stop"): Row(ADMINS, None, (500,)),
     ("POST", "/admin/ocr/resolution"): Row(ADMINS, None, (400,)),
     ("GET", "/admin/queue/{name}"): Row(ADMINS, None, (404,)),
+    ("POST", "/admin/queue/{name}/pause"): Row(ADMINS, None, (404,)),
+    ("POST", "/admin/queue/{name}/resume"): Row(ADMINS, None, (404,)),
     ("GET", "/admin/crashes"): Row(ADMINS),
     ("GET", "/admin/missing-models"): Row(ADMINS),
 }
@@ -438,8 +440,8 @@ async def test_the_line_for_missing_models_shows_who_asked_for_what(run, port, t
     assert NAIVE.fullmatch(row["timestamp"])
 
 
-async def test_a_model_that_runs_elsewhere_cannot_be_started_here(run):
-    assert json.loads(await run(START_LINE)) == {"detail": "Failed to start model"}
+async def test_the_line_that_starts_a_model_is_content_with_one_that_answers(run):
+    assert json.loads(await run(START_LINE)) == {"status": "started", "model": "gemma"}
 
 
 async def test_the_first_script_reads_a_document(run, tmp_path):
@@ -738,6 +740,25 @@ async def test_its_own_config_says_where_models_are_and_how_pages_are_read(filed
     assert (queue["max_waiting"], queue["max_concurrent"]) == (3, 1)
     for text in ("config/config.yaml:2: server has no effect here", "auth.jwt_secret has no effect here"):
         assert text in running.log
+
+
+async def test_a_server_that_answers_has_been_started_and_is_not_ours_to_stop(filed):
+    running, port, _ = filed
+    started = await ask(port, running.key, "POST", "/admin/models/gemma/start")
+    assert (started.status, started.json) == (200, {"status": "started", "model": "gemma"})
+    stopped = await ask(port, running.key, "POST", "/admin/models/gemma/stop")
+    assert (stopped.status, stopped.json) == (500, {"detail": "Failed to stop model"})
+
+
+async def test_a_paused_queue_takes_requests_and_begins_none(filed):
+    running, port, key = filed
+    paused = (await ask(port, running.key, "POST", "/admin/queue/gemma/pause")).json
+    assert (paused["model"], paused["paused"], paused["max_waiting"]) == ("gemma", True, 3)
+    queued = (await ask(port, key, "POST", "/api/chat?wait=1", hello("gemma"), x_client_id="paused")).json
+    assert queued["status"] == "queued"
+    assert (await ask(port, running.key, "GET", "/admin/queue/gemma")).json["waiting"] == 1
+    assert "paused" not in (await ask(port, running.key, "POST", "/admin/queue/gemma/resume")).json
+    assert (await result_of(port, key, queued["request_id"]))["status"] == "completed"
 
 
 async def test_the_fourth_that_would_have_to_wait_is_refused(filed, vllm):

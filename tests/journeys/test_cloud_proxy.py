@@ -68,25 +68,28 @@ ASKING_OPENAI: dict[str, Any] = {
     "/v1/embeddings": {"model": "llama3", "input": "Hello"},
 }
 LISTS = ("/tags", "/ps", "/version")
-FREE = ("/show", "/web_search", "/web_fetch")
+PREFIXES = ("/api", "", "/api/api")
+FREE = ("/show",)
 """What the cloud answers is passed on, and no money of ours is asked for it."""
+SEARCHES = ("/api/web_search", "/web_fetch")
 ROUTES = {
-    **{("POST", f"{prefix}{path}"): PAYERS for prefix in ("/api", "") for path in ASKING},
-    **{("POST", f"{prefix}/show"): READERS for prefix in ("/api", "")},
+    **{("POST", f"{prefix}{path}"): PAYERS for prefix in PREFIXES for path in ASKING},
+    **{("POST", f"{prefix}/show"): READERS for prefix in PREFIXES},
     **{("POST", path): PAYERS for path in ASKING_OPENAI},
-    **{("GET", f"{prefix}{path}"): READERS for prefix in ("/api", "") for path in LISTS},
+    **{("GET", f"{prefix}{path}"): READERS for prefix in PREFIXES for path in LISTS},
     ("GET", "/v1/models"): READERS,
     ("GET", "/"): READERS,
     ("GET", "/stats"): READERS,
 }
 """Who may use what. Of these the last two are for every program on this machine."""
 FORBIDDEN = (
-    *(f"{prefix}/{name}" for prefix in ("/api", "") for name in ("pull", "push", "create", "copy", "delete")),
+    *(f"{prefix}/{name}" for prefix in PREFIXES for name in ("pull", "push", "create", "copy", "delete")),
     "/api/blobs/sha256:0123",
     "/api/me",
     "/api/usage",
     "/api/keys",
-    "/api/api/generate",
+    "/api/api/api/generate",
+    "/api/api",
     "/api/experimental/web_search",
     "/api",
     "/v1/responses",
@@ -344,7 +347,7 @@ async def test_a_client_that_looks_for_a_server_finds_one(port, cloud):
     assert cloud.requests == []
 
 
-@pytest.mark.parametrize("prefix", ["/api", ""])
+@pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("path", ASKING)
 async def test_each_path_leads_to_the_clouds_with_and_without_its_prefix(port, cloud, prefix, path):
     answer = await post(port, TOKEN, ASKING[path], prefix + path)
@@ -354,7 +357,7 @@ async def test_each_path_leads_to_the_clouds_with_and_without_its_prefix(port, c
     assert sent.json.items() >= {name: value for name, value in ASKING[path].items() if name != "prompt"}.items()
 
 
-@pytest.mark.parametrize("prefix", ["/api", ""])
+@pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("path", LISTS)
 async def test_each_list_is_the_clouds_own(port, cloud, prefix, path):
     answer = await get(port, TOKEN, f"{prefix}{path}?verbose=1")
@@ -600,12 +603,16 @@ async def test_the_page_of_another_site_may_not_use_the_open_mode(open_port, clo
     assert cloud.requests == []
 
 
+def bare(path: str) -> str:
+    return path.removeprefix("/api").removeprefix("/api")
+
+
 def expected(caller: Caller, method: str, path: str) -> int:
     if caller.refusal is not None:
         return caller.refusal[0]
     if caller.role not in ROUTES[method, path]:
         return 403
-    free = method == "GET" or path.removeprefix("/api") in FREE
+    free = method == "GET" or bare(path) in FREE
     return 200 if free or caller.pays else 402
 
 
@@ -613,7 +620,7 @@ def expected(caller: Caller, method: str, path: str) -> int:
 async def test_each_caller_gets_what_the_table_says(port, cloud, callers, name):
     caller = callers[name]
     for method, path in ROUTES:
-        body = {**ASKING, **ASKING_OPENAI}.get(path.removeprefix("/api"))
+        body = {**ASKING, **ASKING_OPENAI}.get(bare(path))
         content = None if method == "GET" else json.dumps(body).encode()
         before = len(asked(cloud))
         sent = write_request(method, f"{path}?{caller.query}", content, caller.headers)
@@ -623,6 +630,33 @@ async def test_each_caller_gets_what_the_table_says(port, cloud, callers, name):
             continue
         assert answer.status == expected(caller, method, path), (method, path, answer.body)
         assert len(asked(cloud)) == before or answer.status == 200
+
+
+@pytest.mark.parametrize("path", SEARCHES)
+async def test_searches_count_among_the_requests_of_a_key(port, gateway, cloud, path):
+    made = await gateway.run("keys", "create", f"two-{path[-5:]}", "--requests-per-minute", "2")
+    key = made.output.strip()
+    statuses = [(await post(port, key, ASKING[bare(path)], path)).status for _ in range(3)]
+    assert statuses == [200, 200, 429]
+    assert len(asked(cloud)) == 2
+
+
+@pytest.mark.parametrize("path", SEARCHES)
+async def test_a_key_for_certain_models_does_not_search(port, gateway, cloud, path):
+    made = await gateway.run("keys", "create", f"one-{path[-5:]}", "--models", "ollama-cloud/llama3")
+    answer = await post(port, made.output.strip(), ASKING[bare(path)], path)
+    assert refusal(answer) == (403, "This API key is for certain models only.")
+    assert asked(cloud) == []
+
+
+@pytest.mark.parametrize("path", SEARCHES)
+async def test_a_search_takes_nothing_from_who_pays(port, gateway, cloud, path):
+    address = f"searcher{path[-5:]}@example.org"
+    assert (await gateway.run("users", "create", address, "--balance", "0.000001")).code == 0
+    key = (await gateway.run("keys", "create", f"paying-{path[-5:]}", "--user", address)).output.strip()
+    statuses = [(await post(port, key, ASKING[bare(path)], path)).status for _ in range(2)]
+    assert statuses == [200, 200]
+    assert len(asked(cloud)) == 2
 
 
 # --- what stays shut

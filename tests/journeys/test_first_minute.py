@@ -53,6 +53,17 @@ async def model_ids(gateway: GatewayProcess) -> set[str]:
     return {model["id"] for model in (await get(gateway.port, gateway.key, "/v1/models")).json["data"]}
 
 
+async def run_printed_line(gateway: GatewayProcess) -> str:
+    """What the line prints that the gateway tells people to try."""
+    [line] = [line.strip() for line in gateway.output.splitlines() if line.strip().startswith("curl ")]
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", line, env=environment_for(gateway.folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    async with asyncio.timeout(20):
+        output, _ = await process.communicate()
+    return output.decode()
+
+
 async def offers(gateway: GatewayProcess, name: str) -> None:
     async def is_listed() -> bool:
         return name in await model_ids(gateway)
@@ -66,16 +77,25 @@ async def offers(gateway: GatewayProcess, name: str) -> None:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 async def test_the_printed_curl_line_streams_an_answer(tmp_path, models):
     async with running_gateway(tmp_path, with_engine(), chosen_key=False) as gateway:
-        [line] = [line.strip() for line in gateway.output.splitlines() if line.strip().startswith("curl ")]
-        process = await asyncio.create_subprocess_exec(
-            "sh", "-c", line, env=environment_for(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        async with asyncio.timeout(20):
-            output, _ = await process.communicate()
-        answer = contents(output.decode())
+        answer = contents(await run_printed_line(gateway))
         assert answer
         if DEMO_MODEL.exists():
             assert "Stellwerk" in answer
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+async def test_the_printed_curl_line_asks_a_model_that_there_is(tmp_path, upstream: ScriptedUpstream):
+    upstream.script = chat
+    providers = {"up": {"base_url": upstream.url, "models": ["it's-mine"], "api_key": ""}}
+    async with running_gateway(tmp_path, {"providers": providers}, chosen_key=False) as gateway:
+        assert contents(await run_printed_line(gateway))
+    assert upstream.requests[-1].json["model"] == "it's-mine"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+async def test_without_a_model_the_printed_curl_line_lists_them(tmp_path):
+    async with running_gateway(tmp_path, chosen_key=False) as gateway:
+        assert json.loads(await run_printed_line(gateway))["data"] == []
 
 
 async def test_without_a_terminal_the_admin_key_goes_to_a_private_file_only(tmp_path):

@@ -138,7 +138,9 @@ async def test_an_interrupted_pull_is_paused_and_goes_on_when_it_is_pulled_again
 
 
 async def test_a_gateway_that_does_not_answer_keeps_its_folder(run):
-    assert "in use by process" in (await run("pull", REPOSITORY, expect=1, offline=True)).errors
+    refused = (await run("pull", REPOSITORY, expect=1, offline=True)).errors
+    assert "in use by process" in refused
+    assert "--url names its address" in refused
     await run("list", offline=True)
     assert "stellwerk serve" in (await run("load", "tiny", expect=1, offline=True)).errors
 

@@ -34,10 +34,12 @@ from stellwerk.app.store import Store
 from stellwerk.config.problems import ConfigProblem
 from stellwerk.config.settings import Config
 from stellwerk.config.watch import ConfigWatch
+from stellwerk.core.call import Operation
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.principal import Principal
 from stellwerk.core.secrets import Secret
 from stellwerk.engines.crashes import Crash, crash_recorder
+from stellwerk.engines.slot_settings import DEMO_MODEL
 from stellwerk.http.pool import Pools
 from stellwerk.http.serving import address_of, bind
 from stellwerk.ledger.calls import CallLedger
@@ -107,7 +109,7 @@ class Application:
                 self._take_upstreams(self._config)
             self._start_tasks(more)
             self._listen_to_signals()
-            await self._serve(lambda: announce(self._listeners.opened(self._compat.authority)))
+            await self._serve(lambda: announce(self._listeners.opened(self._compat.authority, self._chat_model())))
 
     async def _serve(self, announce: Callable[[], None]) -> None:
         ready = asyncio.Event()
@@ -119,6 +121,11 @@ class Application:
             announce()
         waiting.cancel()
         await serving
+
+    def _chat_model(self) -> str | None:
+        """The one for the first try: that of the package, which costs nothing, else the first of all."""
+        chat = [model.id for model in self._catalogue.models() if Operation.CHAT in model.operations]
+        return DEMO_MODEL.stem if DEMO_MODEL.stem in chat else next(iter(chat), None)
 
     # --- building
 

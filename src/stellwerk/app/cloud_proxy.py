@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 from stellwerk.api._guard import Routes
 from stellwerk.api.cloud_proxy.access import Door
-from stellwerk.api.cloud_proxy.endpoints import CloudProxyAPI
+from stellwerk.api.cloud_proxy.endpoints import PREFIXES, CloudProxyAPI
 from stellwerk.api.cloud_proxy.errors import make_renderer
 from stellwerk.api.cloud_proxy.names import cloud_name
 from stellwerk.api.cloud_proxy.probe import CloudProbe
@@ -26,6 +26,7 @@ from stellwerk.http.interfaces import machine_addresses
 from stellwerk.http.pool import parse_base_url
 from stellwerk.http.router import Router
 from stellwerk.http.serving import CannotListen, bind, bind_loopback
+from stellwerk.pipeline.gateway import Gateway
 from stellwerk.providers.ollama_native import OllamaNative
 from stellwerk.telemetry.metrics import Metrics
 
@@ -46,6 +47,7 @@ async def open_cloud_proxy(
     ollama: OllamaAPI,
     openai: OpenAIAPI,
     providers: Providers,
+    gateway: Gateway,
     ports: Collection[int],
     hide: Callable[[Secret], None],
 ) -> None:
@@ -72,11 +74,12 @@ async def open_cloud_proxy(
         ask=lambda method, target, body: _cloud(providers).ask(method, target, body, seconds=_ASKING_SECONDS),
         probe=CloudProbe(lambda: _status(providers, settings.base_url), people.clock),
         fetch=people.fetch,
+        gateway=gateway,
     )
     router = Router()
     routes = Routes(router, people.keys, metrics, admit=door.admit, render=render)
     cloud.register(routes, Routes(router, people.keys, metrics, admit=door.admit_to_statistics, render=render))
-    for prefix in ("/api", ""):
+    for prefix in PREFIXES:
         ollama.register_calls(routes, prefix, _catalogue_name)
     openai.register_calls(routes, "/v1", _catalogue_name)
     listeners.add(COMPAT, bound, router, render)

@@ -92,6 +92,7 @@ class CompatListeners:
         self._ollama = ollama
         self._openai = openai
         self._providers = providers
+        self._gateway = line.gateway
         self._environ = environ
         self._hide = hide
         self._ai_gateway = AIGatewayListener(
@@ -159,6 +160,7 @@ class CompatListeners:
             ollama=self._ollama,
             openai=self._openai,
             providers=self._providers,
+            gateway=self._gateway,
             ports=(*self._listeners.ports(), *compat_ports(config)),
             hide=self._hide,
         )

@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from sqlalchemy import Connection
+
 from stellwerk.api._endpoints import Registry
 from stellwerk.api._guard import Routes
 from stellwerk.api.admin.administration import Administration
@@ -24,6 +26,7 @@ from stellwerk.api.openai.responses import ResponsesAPI
 from stellwerk.app.line import Line
 from stellwerk.app.notices import Notices
 from stellwerk.app.people import People
+from stellwerk.app.store import Store
 from stellwerk.config.settings import Config
 from stellwerk.core.errors import NotFound, Unavailable
 from stellwerk.jobs.job import Job, Leased, Performed
@@ -32,7 +35,7 @@ from stellwerk.jobs.settings import JobSettings
 from stellwerk.jobs.sink import Sink
 from stellwerk.jobs.workers import Perform, Workers
 from stellwerk.records import batches, files
-from stellwerk.storage.sealing import Seal
+from stellwerk.storage.room import Room
 
 _DRAIN_SECONDS = 5.0
 _HOUSEKEEPING_SECONDS = 3600.0
@@ -44,14 +47,19 @@ class JobParts:
         config: Config,
         *,
         people: People,
-        seal: Seal,
+        store: Store,
         line: Line,
         routes: Routes,
         notices: Notices,
+        complete: Callable[[], bool],
         stopping: Callable[[], bool],
     ) -> None:
-        """`routes` are those of the main listener: their calls can be put off, and jobs are performed by them."""
+        """`routes` are those of the main listener: their calls can be put off, and jobs are performed by them.
+
+        `complete` says that every provider has told its models since the start.
+        """
         self._notices = notices
+        seal, has_room = store.seal, Room(store.database.path.parent, people.clock.monotonic).has_room
         self.jobs = Jobs(
             run=people.run,
             submit=people.submit,
@@ -60,25 +68,31 @@ class JobParts:
             clock=people.clock,
             settings=job_settings(config),
             on_finished=self._tell_finished,
+            note_end=self._note_end,
+            has_room=has_room,
         )
         self.ownership = Ownership(people.keys.is_shared)
         self.patience = Patience(self.jobs, stopping)
         self.intake = Intake(self.jobs, routes.handlers, line.gateway.plan, people.clock)
         call = CallPerformer(
-            routes.handlers, people.keys.resolve, people.clock, result_bytes=self.jobs.settings.result_bytes
+            routes.handlers,
+            people.keys.resolve,
+            people.clock,
+            result_bytes=self.jobs.settings.result_bytes,
+            complete=complete,
         )
         self.call: Perform = call
         """What performs a call as its live route does."""
         self.performers: dict[str, Perform] = {CALL: call}
         """By the kind of job; others add theirs before `works` runs."""
-        store = self.files = FileStore(run=people.run, fetch=people.fetch, seal=seal, clock=people.clock)
-        batch = BatchPerformer(self.jobs, self.intake, store, people.keys.resolve)
+        self.files = FileStore(run=people.run, fetch=people.fetch, seal=seal, clock=people.clock, has_room=has_room)
+        batch = BatchPerformer(self.jobs, self.intake, self.files, people.keys.resolve)
         self.performers[BATCH] = batch
         self.resolve = people.keys.resolve
         self._people = people
-        files_api = FilesAPI(store, self.ownership)
+        files_api = FilesAPI(self.files, self.ownership)
         files_api.register(routes)
-        BatchesAPI(self.jobs, self.intake, store, files_api, batch, self.ownership).register(routes)
+        BatchesAPI(self.jobs, self.intake, self.files, files_api, batch, self.ownership).register(routes)
         ResponsesAPI(self.jobs, self.intake, routes.handlers, self.ownership, people.clock).register(routes)
         self.workers = Workers(self.jobs, self._perform, line.width, clock=people.clock)
         self._widths = line.width
@@ -115,10 +129,17 @@ class JobParts:
         """Before `works` are cancelled: lets running jobs finish for a while and gives back the others."""
         await self.workers.stop(_DRAIN_SECONDS)
 
+    def _note_end(self, connection: Connection, job: Job, /) -> None:
+        if self._is_told(job):
+            self._notices.webhooks.store(connection, "job.finished", facts_of_job(job))
+
     def _tell_finished(self, job: Job) -> None:
+        if self._is_told(job):
+            self._notices.webhooks.look()
+
+    def _is_told(self, job: Job) -> bool:
         # Parts of a larger job are nobody's own.
-        if job.parent_id is None and self._notices.webhooks.wants("job.finished"):
-            self._notices.webhooks.publish("job.finished", facts_of_job(job))
+        return job.parent_id is None and self._notices.webhooks.wants("job.finished")
 
     async def _perform(self, leased: Leased, sink: Sink) -> Performed:
         perform = self.performers.get(leased.job.kind)

@@ -43,6 +43,8 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     listeners: Sequence[ListenerStatus]
     authority: Path | None
     """What clients of a TLS listener have to trust; None without one, and for an operator's own certificate."""
+    chat_model: str | None = None
+    """One that can be tried; None when there is none yet."""
 
 
 class _Open(msgspec.Struct, frozen=True):
@@ -140,10 +142,10 @@ class Listeners:
         """What each listener serves."""
         return {name: each.listener.router for name, each in self._open.items()}
 
-    def opened(self, authority: Path | None) -> Opened:
-        """`authority` is what signed the certificate of those with TLS."""
+    def opened(self, authority: Path | None, chat_model: str | None) -> Opened:
+        """`authority` is what signed the certificate of those with TLS, `chat_model` one that can be tried."""
         host, port = address_of(self._open[MAIN].sockets[0])
-        return Opened(host=host, port=port, listeners=self.status(), authority=authority)
+        return Opened(host=host, port=port, listeners=self.status(), authority=authority, chat_model=chat_model)
 
     def status(self) -> list[ListenerStatus]:
         opened = [

@@ -1,6 +1,7 @@
 """What the main listener serves: every API that speaks to our own keys."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from stellwerk import __version__
@@ -24,8 +25,6 @@ from stellwerk.app.providers import Providers
 from stellwerk.app.registration import register_people
 from stellwerk.app.store import Store
 from stellwerk.config.settings import Config
-from stellwerk.core.plan import Model
-from stellwerk.core.principal import Principal
 from stellwerk.http.router import Router
 from stellwerk.routing.catalogue import Catalogue
 from stellwerk.routing.discovery import Discovery
@@ -73,24 +72,23 @@ class MainAPIs:
             clock=clock,
         )
         routes = Routes(self.router, people.keys, metrics)
-
-        def visible(caller: Principal, model: Model) -> bool:
-            return may_see(caller, model, catalogue)
-
         total = now.upstream.total_seconds
+        visible = partial(may_see, catalogue=catalogue)
         self.openai = OpenAIAPI(line.gateway, catalogue, visible, total, self.conversations)
         self.openai.register(routes)
         RerankAPI(line.gateway, lambda: config().upstream.total_seconds).register(routes)
         self.jobs = JobParts(
-            now, people=people, seal=store.seal, line=line, routes=routes, notices=notices, stopping=stopping
+            now,
+            people=people,
+            store=store,
+            line=line,
+            routes=routes,
+            notices=notices,
+            complete=discovery.is_complete,
+            stopping=stopping,
         )
         ocr.register(routes, line=line, catalogue=catalogue, engines=local.slots, egress=notices.egress, jobs=self.jobs)
-        HealthAPI(
-            version=__version__,
-            obstacles=observation.obstacles,
-            details=observation.details,
-            metrics=metrics.render,
-        ).register(routes)
+        _register_health(routes, observation, metrics)
         register_people(
             routes,
             people,
@@ -111,3 +109,12 @@ class MainAPIs:
     def change(self, config: Config) -> None:
         """Takes over a changed config."""
         self.openai.total_seconds = self.ollama.total_seconds = config.upstream.total_seconds
+
+
+def _register_health(routes: Routes, observation: Observation, metrics: Metrics) -> None:
+    HealthAPI(
+        version=__version__,
+        obstacles=observation.obstacles,
+        details=observation.details,
+        metrics=metrics.render,
+    ).register(routes)

@@ -42,7 +42,6 @@ class OcrParts:
         self._clock = clock
         self.engine = OcrEngine(_engine_settings(config()), clock, environ, PidFiles(data / _FOLDER))
         self._provider = Ocr(self.engine, clock.monotonic)
-        self._started = False
 
     @property
     def provider(self) -> Ocr | None:
@@ -77,22 +76,26 @@ class OcrParts:
         """Takes over what needs no new processes."""
         self._api.settings = _settings(config)
 
-    # --- the reader, as administrators see it
-
     async def start(self) -> None:
         """Starts no process: the first page does."""
-        if not self._started:
-            self._started = True
-            await self.engine.start()
+        await self.engine.start()
 
     async def stop(self) -> None:
-        """Ends its processes; until `start` no page is read."""
-        if self._started:
-            self._started = False
-            await self.engine.stop()
+        await self.engine.stop()
+
+    # --- the reader, as administrators see it
+
+    async def load(self) -> None:
+        """Returns when it can read. Raises GatewayError."""
+        await self.engine.wake()
+
+    async def unload(self, drain_seconds: float) -> None:
+        """Ends its processes, once they have read what they are reading or had so long for it. The next page starts
+        them again."""
+        await self.engine.rest(drain_seconds)
 
     def is_ready(self) -> bool:
-        return self._started and self.provider is not None
+        return self.provider is not None and not self.engine.resting
 
     def status(self) -> dict[str, Any]:
         status = self.engine.status()

@@ -46,8 +46,13 @@ def cloud_keys(settings: CloudProxy, environ: Mapping[str, str]) -> tuple[Secret
 
 
 def keys_of_environment(environ: Mapping[str, str]) -> tuple[Secret, ...]:
-    given = keys_in_environment(_VARIABLES, environ)
-    return _each_once(part for value in given for part in value.reveal().split(","))
+    """The keys of the first variable that has any."""
+    # Each alone: one that holds nothing but commas must not hide the next.
+    for variable in _VARIABLES:
+        given = keys_in_environment((variable,), environ)
+        if found := _each_once(part for value in given for part in value.reveal().split(",")):
+            return found
+    return ()
 
 
 def _keys_of_file(file: Path) -> tuple[Secret, ...]:

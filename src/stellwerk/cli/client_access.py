@@ -65,6 +65,10 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "en": "The queue is full; please try again later.",
         "de": "Die Warteschlange ist voll; bitte später noch einmal.",
     },
+    "storage_full": {
+        "en": "The gateway's disk is nearly full: it takes no jobs and files at the moment.",
+        "de": "Die Platte des Gateways ist fast voll: Es nimmt gerade keine Jobs und Dateien an.",
+    },
     "ocr_not_installed": {
         "en": "This gateway has no OCR engine of its own: pip install 'stellwerk[ocr]'",
         "de": "Dieses Gateway hat keine eigene OCR-Engine: pip install 'stellwerk[ocr]'",
@@ -91,6 +95,7 @@ _BY_CODE = frozenset(
         "job_not_finished",
         "result_not_found",
         "queue_full",
+        "storage_full",
         "ocr_not_installed",
     }
 )
@@ -166,8 +171,10 @@ def explain(error: StellwerkError, url: str) -> str:
         kind = error.job.status if error.job.status in {"cancelled", "dead"} else "failed"
         reason = error.job.error.message if error.job.error else text("no_reason")
         return text(kind, job=error.job.id, reason=reason.rstrip("."))
-    if error.code in _BY_CODE:
-        return text(error.code, url=url)
+    # What is no id at all is not looked for, and jobs are all that these commands name by one.
+    code = "job_not_found" if error.code == "not_found" else error.code
+    if code in _BY_CODE:
+        return text(code, url=url)
     match error:
         case Unreachable():
             return shared_text("chat.not_running", url=url)

@@ -88,6 +88,10 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "en": "There is no config file; the defaults and the environment are right.",
         "de": "Es gibt keine Konfigurationsdatei; Vorgaben und Umgebung sind in Ordnung.",
     },
+    "main.no_room": {
+        "en": "The output is not complete: there is no room left where it is written.",
+        "de": "Die Ausgabe ist nicht vollständig: Wo sie geschrieben wird, ist kein Platz mehr.",
+    },
     "config.one_problem": {
         "en": "1 problem.",
         "de": "1 Fehler.",

@@ -7,7 +7,10 @@ when it is used or when the help lists it, so that no command pays for the impor
 A ConfigError that a command lets through is printed and ends it with EX_CONFIG.
 """
 
+import errno
 import gc
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Annotated, Any
@@ -22,7 +25,10 @@ from stellwerk.config.problems import ConfigError
 
 EX_CONFIG = 78
 """From sysexits.h: something is wrong with the config."""
+EX_IOERR = 74
+"""What was to be written could not be."""
 INTERRUPTED = 130
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 COMMANDS: Mapping[str, str] = {
@@ -115,4 +121,12 @@ def main() -> None:
     """Runs the command line and exits."""
     # The same holds for most of what is made before the first request.
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 50, 50)
-    app(prog_name="stellwerk")
+    try:
+        app(prog_name="stellwerk")
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        typer.echo(text("main.no_room"), err=True)
+        # What could not be written would be tried again at the end, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(EX_IOERR)

@@ -31,7 +31,7 @@ from stellwerk.core.errors import Conflict, NotFound
 from stellwerk.engines.downloads import Downloads
 from stellwerk.engines.gguf_reader import InvalidGguf
 from stellwerk.engines.model_files import ModelFile, ModelFiles, Shelf
-from stellwerk.engines.model_folder import remove_model
+from stellwerk.engines.model_folder import remove_model, remove_unusable
 from stellwerk.engines.ollama_registry import OllamaRegistry
 from stellwerk.engines.options import EngineOptions, resolve_options
 from stellwerk.engines.projectors import find_named
@@ -174,8 +174,8 @@ class FolderModels:
                 projector.path.unlink(missing_ok=True)
             elif found is not None:
                 remove_model(found, self._folder)
-            elif Path(file).stem in shelf.broken and "/" not in file:
-                (self._folder / file).unlink(missing_ok=True)
+            elif "/" not in file and (model := Path(file).stem) in shelf.broken:
+                remove_unusable(model, self._folder)
             else:
                 raise _unknown_model()
 

@@ -29,7 +29,7 @@ from stellwerk.engines.model_types import ModelType
 from stellwerk.records import audit
 from stellwerk.records.missing_models import forget as forget_names
 from stellwerk.records.missing_models import list_missing
-from stellwerk.storage.failures import StorageRefused
+from stellwerk.storage.failures import FolderInUse, StorageRefused
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Search, fetch, load and show the models of this machine."
@@ -81,6 +81,10 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "de": "Niemand hat nach einem Modell gefragt, das es nicht gibt.",
     },
     "forgotten": {"en": "Forgotten: {count}", "de": "Vergessen: {count}"},
+    "in_use": {
+        "en": "{error} If it is a gateway, --url names its address.",
+        "de": "Der Datenordner ist in Benutzung. Ist es ein Gateway, nennt --url seine Adresse. ({error})",
+    },
     "note": {"en": "Note: {note}", "de": "Hinweis: {note}"},
 }
 text = Wording(TEXTS)
@@ -362,6 +366,8 @@ def _told() -> Iterator[None]:
         _fail(_wording(trouble))
     except GatewayError as error:
         _fail(explain(error))
+    except FolderInUse as error:
+        _fail(text("in_use", error=str(error)))
     except StorageRefused as error:
         _fail(str(error))
 

@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from stellwerk import __version__
@@ -148,12 +149,16 @@ def _announce(opened: Opened, folder: Path, new_key: Secret | None, chosen: Secr
         key = f"$(cat {shlex.quote(str(file))})"
     else:
         key = f"${_API_KEY_VARIABLE}"
-    lines += [text("serve.try"), f"  {_curl(url, key, text('serve.example_question'))}", text("serve.stop")]
+    lines += [text("serve.try"), f"  {_curl(url, key, opened.chat_model)}", text("serve.stop")]
     # That nobody reads this, or that the disk below it is full, is no reason to stop.
     with contextlib.suppress(OSError):
         typer.echo("\n".join(lines))
 
 
-def _curl(url: str, key: str, question: str) -> str:
-    body = f'{{"model":"stellwerk-demo","stream":true,"messages":[{{"role":"user","content":"{question}"}}]}}'
-    return f"curl -N {url}/v1/chat/completions -H \"Authorization: Bearer {key}\" -d '{body}'"
+def _curl(url: str, key: str, model: str | None) -> str:
+    authorization = f'-H "Authorization: Bearer {key}"'
+    if model is None:
+        return f"curl {url}/v1/models {authorization}"
+    messages = [{"role": "user", "content": text("serve.example_question")}]
+    body = msgspec.json.encode({"model": model, "stream": True, "messages": messages}).decode()
+    return f"curl -N {url}/v1/chat/completions {authorization} -d {shlex.quote(body)}"

@@ -77,9 +77,8 @@ class PipedLines:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
-        if stream is not None and hasattr(stream, "reconfigure"):
-            # A byte that is no text must not end the shell.
-            stream.reconfigure(errors="replace")
+        if stream is not None:
+            _take_any_byte(stream)
 
     def read(self) -> str | None:
         # There is no stream at all when the program was started with its input closed.
@@ -105,6 +104,7 @@ class TypedLines:
         self._found: Sequence[str] = ()
         self._last = ""
         self._reading = False
+        _take_any_byte(sys.stdin)
         signal.signal(REDRAW, self._redraw)
         try:
             import readline  # noqa: PLC0415  # not every system has it
@@ -122,7 +122,7 @@ class TypedLines:
         # Lines may hold keys: what is remembered, the commands decide.
         readline.set_auto_history(False)
         for line in history.load():
-            readline.add_history(line)
+            self._add(line)
 
     def read(self) -> str | None:
         while True:
@@ -157,9 +157,15 @@ class TypedLines:
         if line == self._last:
             return
         self._last = line
-        if self._readline is not None:
-            self._readline.add_history(line)
+        self._add(line)
         self._history.add(line)
+
+    def _add(self, line: str) -> None:
+        """Gives a line to the arrow keys."""
+        # A line that was typed under another locale may not be writable under this one.
+        with contextlib.suppress(UnicodeError):
+            if self._readline is not None:
+                self._readline.add_history(line)
 
     def _complete_word(self, beginning: str, number: int) -> str | None:
         """As readline wants it: asked with 0, 1, 2, … until there are no more."""
@@ -172,6 +178,12 @@ class TypedLines:
             except GatewayError:
                 self._found = ()
         return self._found[number] if number < len(self._found) else None
+
+
+def _take_any_byte(stream: TextIO) -> None:
+    """A byte that is no text must not end the shell."""
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")
 
 
 def end_on_sigterm(status: int) -> None:

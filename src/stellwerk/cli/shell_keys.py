@@ -21,6 +21,7 @@ MOST_AT_ONCE = 1000
 _LEAST_OF_PREFIX = 3
 _ID_CHARACTERS = 10
 _NAME = "shell"
+_CHARACTERS_OF_DATE = 10
 
 TEXTS: Mapping[str, Mapping[str, str]] = {
     "made": {
@@ -186,7 +187,7 @@ class KeyCommands:
         """By the whole key, its id, or a beginning that no other key has."""
         records = list_keys(connection)
         digest = self._digest(given.encode(errors="replace"))
-        # A list shows `sk-sw-<id>-…1234`, and who copies all of that means the key.
+        # Masked keys are shown as `sk-sw-<id>-…1234`, and who copies all of that means the key.
         beginning = given.partition("…")[0].removeprefix(PREFIX).rstrip("-")
         found = [record for record in records if record.digest == digest] or [
             record for record in records if record.id == beginning
@@ -216,8 +217,9 @@ def _cells(record: KeyRecord, used: float | None, now: float) -> list[str]:
     limit = record.allowance.requests_per_minute
     return [
         record.id,
-        f"{PREFIX}{record.id}-…{record.last_four}",
-        local_time(record.created_at),
+        # The rest of a key's beginning is its id, and one from elsewhere has none of that.
+        f"…{record.last_four}",
+        local_time(record.created_at)[:_CHARACTERS_OF_DATE],
         text("never") if used is None else local_time(used),
         str(limit) if limit else NOTHING,
         text("yes" if record.state(now) == "active" else "no"),

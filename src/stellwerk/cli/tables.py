@@ -20,6 +20,8 @@ from stellwerk.cli.language import language
 MICRO = 1_000_000
 NOTHING = "–"
 """A cell without a value."""
+_LEAST_WRAPPED = 12
+"""Characters that a long cell needs on a line to be read at all."""
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
@@ -60,7 +62,10 @@ def visible(text: str) -> str:
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """A drawn table on a terminal; one line a row with tabs in between for other programs."""
+    """A drawn table on a terminal; one line a row with tabs in between for other programs.
+
+    What a terminal is too narrow for stands below each row: nothing is cut.
+    """
     rows = [[visible(cell) for cell in row] for row in rows]
     console = Console()
     if not console.is_terminal:
@@ -71,8 +76,28 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
         for place, column in enumerate(columns)
         if column.usual is None or any(row[place] != column.usual for row in rows)
     ]
+    columns = [columns[place] for place in shown]
+    rows = [[row[place] for place in shown] for row in rows]
+    widths = _least_widths(columns, rows)
+    if sum(widths) + len(widths) + 1 > console.width:
+        _print_stacked(console, columns, rows, widths)
+    else:
+        _print_drawn(console, columns, rows)
+
+
+def _least_widths(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Of each column, when none of its cells is cut."""
+    titles = [column.title for column in columns]
+    natural = [max(map(cell_len, cells)) for cells in zip(titles, *rows, strict=True)]
+    return [
+        max(cell_len(column.title), min(width, _LEAST_WRAPPED)) if column.wraps else width
+        for column, width in zip(columns, natural, strict=True)
+    ]
+
+
+def _print_drawn(console: Console, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
-    for column in (columns[place] for place in shown):
+    for column in columns:
         table.add_column(
             column.title,
             no_wrap=not column.wraps,
@@ -80,8 +105,32 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
             justify="right" if column.right else "left",
         )
     for row in rows:
-        table.add_row(*(Text(row[place], overflow="fold") for place in shown))
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))
     console.print(table)
+
+
+def _print_stacked(
+    console: Console, columns: Sequence[Column], rows: Iterable[Sequence[str]], widths: Sequence[int]
+) -> None:
+    """A line a row with as many columns as there is room for, the first at least, and the others below it."""
+    fitting = [place for place in range(1, len(widths) + 1) if sum(widths[:place]) + place <= console.width + 1]
+    most = next((place for place, column in enumerate(columns) if column.wraps), len(columns))
+    kept = max(1, min(most, fitting[-1] if fitting else 1))
+    _print_head(console, columns[:kept], widths)
+    for row in rows:
+        console.print(Text(_line(row[:kept], widths), overflow="fold"))
+        rest = [
+            f"{column.title}: {cell}"
+            for column, cell in zip(columns[kept:], row[kept:], strict=True)
+            if cell not in ("", NOTHING, column.usual)
+        ]
+        if rest:
+            console.print(Padding(Text(", ".join(rest), style="dim", overflow="fold"), (0, 0, 0, 4)))
+
+
+def _print_head(console: Console, columns: Sequence[Column], widths: Sequence[int]) -> None:
+    titles = [column.title for column in columns]
+    console.print(Text(_line(titles, widths), style="bold", overflow="fold"))
 
 
 def print_entries(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
@@ -93,7 +142,7 @@ def print_entries(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> N
         return
     titles = [column.title for column in columns[:-1]]
     widths = [max(map(cell_len, cells)) for cells in zip(titles, *(row[:-1] for row in rows), strict=True)]
-    console.print(Text(_line(titles, widths), style="bold", overflow="fold"))
+    _print_head(console, columns[:-1], widths)
     for row in rows:
         console.print(Text(_line(row[:-1], widths), overflow="fold"))
         if row[-1]:
@@ -106,7 +155,7 @@ def _print_lines(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> No
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return " ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)).rstrip()
+    return " ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=False)).rstrip()
 
 
 def print_record(fields: Iterable[tuple[str, str]]) -> None:

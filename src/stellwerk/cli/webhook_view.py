@@ -1,8 +1,12 @@
 """How webhooks are shown: in a table and as JSON. Never their signing secrets."""
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stellwerk.cli.language import language
+from stellwerk.cli.refusals import GERMAN
 from stellwerk.cli.tables import NOTHING, Column, Wording, local_time, moment, print_table
 from stellwerk.webhooks.outbox import Delivery
 from stellwerk.webhooks.subscriptions import Subscription
@@ -27,6 +31,26 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
     "column_description": {"en": "description", "de": "Beschreibung"},
 }
 text = Wording(TEXTS)
+
+FAILURES: Mapping[str, str] = {
+    "The receiver did not answer in time.": "Der Empfänger hat nicht rechtzeitig geantwortet.",
+    "The receiver cannot be reached.": "Der Empfänger ist nicht zu erreichen.",
+    "The receiver redirects, and redirects are not followed.": "Der Empfänger leitet um, und Umleitungen wird nicht "
+    "gefolgt.",
+    "The receiver answered 410 Gone.": "Der Empfänger hat mit 410 geantwortet: Er will nichts mehr.",
+    "All deliveries of five days have failed.": "Alle Zustellungen von fünf Tagen sind gescheitert.",
+    "The delivery failed inside the gateway.": "Die Zustellung ist im Gateway selbst gescheitert.",
+    "The message was sealed with a secret that the gateway does not have any more.": "Die Nachricht war mit einem "
+    "Geheimnis verschlossen, das das Gateway nicht mehr hat.",
+    "The URL did not answer in time.": "Der Empfänger hat nicht rechtzeitig geantwortet.",
+    "The host of the URL could not be reached in time.": "Der Empfänger war nicht rechtzeitig zu erreichen.",
+    "The host of the URL cannot be reached.": "Der Empfänger ist nicht zu erreichen.",
+    "The host name of the URL has no address at the moment.": "Der Name in der URL hat gerade keine Adresse.",
+    "The TLS certificate or protocol of the URL's host is not valid.": "Zertifikat oder Protokoll (TLS) des Empfängers "
+    "ist nicht gültig.",
+}
+"""What is stored of deliveries is English; here in German."""
+_ANSWERED = re.compile(r"The receiver answered (\d{3})\.")
 
 _COLUMNS = ("id", "url", "events", "state", "description")
 _DELIVERY_COLUMNS = ("message", "event", "at", "state", "attempts", "error")
@@ -89,6 +113,17 @@ def delivery_values(delivery: Delivery) -> dict[str, Any]:
     }
 
 
+def explain_failure(reason: str) -> str:
+    """What came of a delivery, as it is stored, in the language of who reads it."""
+    if language(os.environ) != "de":
+        return reason
+    answered = _ANSWERED.fullmatch(reason)
+    if answered is not None:
+        return f"Der Empfänger hat mit {answered[1]} geantwortet."
+    # Of a URL that is refused only now there are as many words as there are ways to write one.
+    return FAILURES.get(reason) or (GERMAN["url_refused"] if reason.startswith("The URL ") else reason)
+
+
 def _delivery_cells(delivery: Delivery) -> list[str]:
     error = delivery.log[-1].error if delivery.log else None
     next_at = delivery.next_attempt_at
@@ -98,7 +133,7 @@ def _delivery_cells(delivery: Delivery) -> list[str]:
         local_time(delivery.created_at),
         text(str(delivery.state), at="" if next_at is None else local_time(next_at)),
         str(delivery.attempts),
-        error or NOTHING,
+        explain_failure(error) if error else NOTHING,
     ]
 
 
@@ -108,5 +143,9 @@ def _cells(record: Subscription) -> list[str]:
 
 def _state(record: Subscription) -> str:
     if not record.active:
-        return text("off_because", reason=record.disabled_reason) if record.disabled_reason else text("off")
+        return (
+            text("off_because", reason=explain_failure(record.disabled_reason))
+            if record.disabled_reason
+            else text("off")
+        )
     return text("active") if record.failing_since is None else text("failing", at=local_time(record.failing_since))

@@ -14,7 +14,13 @@ from stellwerk.api.admin import webhook_actions as actions
 from stellwerk.api.admin.webhook_actions import NewWebhook, WebhookChanges
 from stellwerk.cli.data import AsJson, Data, OpenFolder, opened
 from stellwerk.cli.tables import Wording, print_json
-from stellwerk.cli.webhook_view import delivery_values, print_deliveries, print_webhooks, webhook_values
+from stellwerk.cli.webhook_view import (
+    delivery_values,
+    explain_failure,
+    print_deliveries,
+    print_webhooks,
+    webhook_values,
+)
 from stellwerk.config.reading import find, load
 from stellwerk.core.errors import UpstreamError
 from stellwerk.http.egress import Egress
@@ -169,7 +175,8 @@ def send_test(webhook: Number, data: Data = None, as_json: AsJson = False) -> No
         elif delivery.state is State.DELIVERED:
             text.say("delivered")
         if delivery.state is not State.DELIVERED:
-            text.fail("not_delivered", error=(delivery.log[-1].error if delivery.log else None) or "")
+            error = delivery.log[-1].error if delivery.log else None
+            text.fail("not_delivered", error=explain_failure(error or ""))
 
 
 @app.command()

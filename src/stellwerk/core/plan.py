@@ -49,6 +49,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """The family that engines know it by: llama, qwen3, bert."""
     parameter_count: int | None = None
     """How many numbers its tensors have."""
+    embedding_length: int | None = None
+    """How many numbers it has for each token, and in each vector that it makes."""
     quantization: str | None = None
     size_bytes: int | None = None
     local: bool = False

@@ -42,6 +42,8 @@ class Download(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
     started: float
     finished: float | None
+    error_code: str | None = None
+    """Which kind of failure it was."""
 
     @property
     def is_final(self) -> bool:
@@ -131,6 +133,7 @@ class Entry:
             bytes_per_second=speed,
             eta_seconds=left / speed if speed else None,
             error=stored.error,
+            error_code=stored.error_code,
             started=stored.started,
             finished=stored.finished,
         )

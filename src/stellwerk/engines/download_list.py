@@ -45,6 +45,8 @@ class StoredDownload(msgspec.Struct, kw_only=True):
     files: list[StoredFile]
     state: State = "queued"
     error: str | None = None
+    error_code: str | None = None
+    """Which kind of failure it was."""
     started: float
     finished: float | None = None
     source: Source = "hub"

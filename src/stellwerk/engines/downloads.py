@@ -274,7 +274,7 @@ class Downloads:
             raise Unavailable("Too many downloads are waiting; let some end or cancel them.", retry_after=60)
 
     async def _queue(self, entry: Entry) -> None:
-        entry.stored.error = entry.stored.finished = None
+        entry.stored.error = entry.stored.error_code = entry.stored.finished = None
         entry.completed = await _look(self._incoming.completed, entry.stored)
         await self._turn(entry, "queued")
         self._start_next()
@@ -342,7 +342,7 @@ class Downloads:
         except (GatewayError, OSError) as error:
             failure = trouble(error) if isinstance(error, OSError) else error
             log.warning("download of %s failed: %s", entry.stored.model_id, failure.message)
-            entry.stored.error = failure.message
+            entry.stored.error, entry.stored.error_code = failure.message, failure.code
             await self._turn(entry, "failed")
         except Exception:  # the other downloads must outlive what nobody foresaw in this one
             log.exception("download of %s failed", entry.stored.model_id)

@@ -188,13 +188,24 @@ def _by_status(status: int) -> GatewayError:
 
 
 def _search(api: "HfApi", query: str, limit: int) -> list[HubModel]:
-    found = api.list_models(
-        search=query,
-        filter="gguf",
-        sort="downloads",
-        limit=limit,
-        expand=["downloads", "likes", "gated", "siblings"],
+    """Asks once. The library's own search asks again for longer than anybody waits, and follows links elsewhere."""
+    from huggingface_hub import ModelInfo, get_session  # noqa: PLC0415
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # noqa: PLC0415
+        build_hf_headers,
+        hf_raise_for_status,
     )
+
+    headers = build_hf_headers(token=api.token, library_name=api.library_name, library_version=api.library_version)
+    wanted: dict[str, Any] = {
+        "search": query,
+        "filter": "gguf",
+        "sort": "downloads",
+        "limit": limit,
+        "expand": ["downloads", "likes", "gated", "siblings"],
+    }
+    response = get_session().get(f"{api.endpoint}/api/models", params=wanted, headers=headers)
+    hf_raise_for_status(response)
+    found = [ModelInfo(**model) for model in islice(response.json(), limit)]  # type: ignore[no-untyped-call]
     return [
         HubModel(
             repo=model.id,

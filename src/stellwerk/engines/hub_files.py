@@ -262,7 +262,7 @@ def _projector(files: Sequence[HubFile], model: HubFile, model_id: str) -> HubFi
         if file.kind == "mmproj"
         and (PurePosixPath(file.name).parent == folder or PurePosixPath(file.name).parent in folder.parents)
     ]
-    words = set(re.split(r"[-._]", _base(model_id).lower()))
+    words = set(re.split(r"[-._]", base_name(model_id).lower()))
 
     def order(file: HubFile) -> tuple[int, int, str]:
         shared = len(words & set(re.split(r"[-._]", PurePosixPath(file.name).stem.lower())))
@@ -275,14 +275,14 @@ def _projector(files: Sequence[HubFile], model: HubFile, model_id: str) -> HubFi
 def _projector_name(file: HubFile, model_id: str) -> str:
     """Projectors are often called the same in every repository; here each carries the name of its model."""
     name = PurePosixPath(file.name).name
-    base = _base(model_id)
+    base = base_name(model_id)
     if re.search(rf"(?:^|[-._]){re.escape(base)}(?=[-._])", name, re.IGNORECASE):
         return name
     precision = _KNOWN.search(_plain(name))
     return f"mmproj-{base[:90]}-{precision[1].upper()}.gguf" if precision else f"mmproj-{base[:100]}.gguf"
 
 
-def _base(model_id: str) -> str:
+def base_name(model_id: str) -> str:
     """A model's name without its quantisation."""
     found = _KNOWN.search(model_id)
     return model_id[: found.start()] if found and found.start() else model_id

@@ -65,6 +65,7 @@ def describe(file: ModelFile, options: EngineOptions) -> Model:
         description=facts.name,
         architecture=facts.architecture,
         parameter_count=facts.parameter_count,
+        embedding_length=facts.shape.embedding_length,
         quantization=facts.quantization,
         size_bytes=file.size,
         local=True,

@@ -24,6 +24,9 @@ from stellwerk.engines.slot import Slot, Tenant
 log = logging.getLogger("stellwerk.engines")
 
 _RETRY = 5.0
+_BREATH = 0.25
+"""Seconds between two requests of one client in which a model is not idle: otherwise two busy ones would take each
+other's place after every answer."""
 
 
 class Loader:
@@ -65,6 +68,9 @@ class Loader:
             raise BadRequest(reason) if order.overrides is not None else unavailable(reason, "model_failed")
         tenant = self._residents.tenant_of(wish.model)
         fits = tenant is not None and fits_order(tenant, self._residents.slot_of(wish.model), order, options)
+        if tenant is not None and wish.order is not None and not wish.gentle:
+            # Whoever has put another file in its place and loads it wants that one.
+            fits = fits and tenant.file.stamp == file.stamp
         if tenant is None or not tenant.is_open or not fits:
             if tenant is not None:
                 await self._clear(tenant, order)
@@ -145,7 +151,7 @@ class Loader:
                 if wish.blocked:
                     if self._clock.monotonic() >= end:
                         raise unavailable(f"No model made room for '{file.id}' in time: they are in use.", "slots_busy")
-                    await self._residents.stir()
+                    await self._residents.stir(_BREATH)
         finally:
             wish.blocked = False
             self._residents.spare_all()
@@ -187,16 +193,23 @@ class Loader:
         """Ends the chosen ones when none of them has requests; else takes no new ones in where their turn is over."""
         now = self._clock.monotonic()
         chosen = [tenant for tenant in self._residents.tenants() if tenant.file.id in names]
-        if not any(tenant.leases for tenant in chosen):
+        if not any(tenant.leases or self._breathes(tenant, now) for tenant in chosen):
             for tenant in chosen:
                 self._residents.leave_tenant(tenant)
             return True
         self._residents.spare_all()
         for tenant in chosen:
-            turn = max(self._turn_seconds, tenant.load_seconds)
             tenant.wanted = True
-            tenant.leaving = tenant.opened_at is not None and now - tenant.opened_at >= turn
+            tenant.leaving = self._had_its_turn(tenant, now)
         return False
+
+    def _breathes(self, tenant: Tenant, now: float) -> bool:
+        """Whether a model that is idle at this moment was in use just now, and its turn is not over."""
+        return now - tenant.used < _BREATH and not self._had_its_turn(tenant, now)
+
+    def _had_its_turn(self, tenant: Tenant, now: float) -> bool:
+        turn = max(self._turn_seconds, tenant.load_seconds)
+        return tenant.opened_at is not None and now - tenant.opened_at >= turn
 
     async def _clear(self, tenant: Tenant, order: LoadOrder) -> None:
         """An engine of the same model that is not what is wanted."""

@@ -19,6 +19,13 @@ log = logging.getLogger("stellwerk.engines")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}\.(?:gguf|bin)")
 _PART = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})")
 _MAX_FILES = 1_000
+_LONGEST_NAME = 120
+_LINK = "it is a link, and links are not followed: name its target in the configuration, as engines.models.NAME.path"
+_ODD_NAME = (
+    "its name has to be up to 120 letters, digits, dots, hyphens and underscores, begin with a letter or digit, and "
+    "end with .gguf in small letters"
+)
+_PART_MISSING = "a part of it is missing"
 
 
 class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +86,11 @@ class ModelFiles:
                 known[path] = (stamp, self._read(path, stamp))
             found.add(path, stamp, model, size, known[path][1])
         self._known = known
-        broken = {model: reason for model, reason in found.broken.items() if model not in found.files}
+        broken = {
+            model: reason
+            for model, reason in {**_passed_over(self.folder), **found.broken}.items()
+            if model not in found.files
+        }
         for model, path in self._named.items():
             if path not in known and model not in found.files:
                 broken[model] = "its path in the configuration leads nowhere"
@@ -132,10 +143,10 @@ class _Found:
             projector = Projector(path=path, facts=finding.projector)
             if projector not in self.projectors:
                 self.projectors.append(projector)
+        elif isinstance(finding, str):
+            self.broken[model or path.stem] = finding
         elif not model or model in self.files:
             return
-        elif isinstance(finding, str):
-            self.broken[model] = finding
         elif isinstance(finding, ForeignModel):
             self.files[model] = ModelFile(
                 id=model, path=path, facts=finding.facts, stamp=stamp, size=finding.size, format=finding.format
@@ -171,6 +182,48 @@ def _candidates(folder: Path | None) -> list[Path]:
     if len(names) > _MAX_FILES:
         log.warning("the models folder holds %d files; only the first %d are used", len(names), _MAX_FILES)
     return [folder.absolute() / name for name in names[:_MAX_FILES]]
+
+
+def _passed_over(folder: Path | None) -> dict[str, str]:
+    """What somebody put into the folder as a model and no scan takes up: its name without the ending, and why."""
+    reasons: dict[str, str] = {}
+    if folder is None:
+        return reasons
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                stem, ending = os.path.splitext(entry.name)  # noqa: PTH122 - a path would be made of every entry
+                if ending.lower() != ".gguf" or stem.startswith(".") or not stem.isprintable():
+                    continue
+                reason = _reason_against(folder, entry)
+                if reason is not None and len(reasons) < _MAX_FILES:
+                    reasons[_model_of(stem)[:_LONGEST_NAME]] = reason
+    except OSError:
+        pass
+    return dict(sorted(reasons.items()))
+
+
+def _reason_against(folder: Path, entry: "os.DirEntry[str]") -> str | None:
+    if entry.is_symlink():
+        return _LINK
+    if not entry.is_file(follow_symlinks=False):
+        return None
+    if _NAME.fullmatch(entry.name) is None:
+        return _ODD_NAME
+    part = _PART.fullmatch(entry.name.removesuffix(".gguf"))
+    if part is None:
+        return None
+    if int(part["part"]) == 1:
+        needed = _parts(folder / entry.name)
+    else:
+        # The first one looks after all the others.
+        needed = [folder / f"{part['stem']}-00001-of-{part['count']}.gguf"]
+    return None if all(path.exists() for path in needed) else _PART_MISSING
+
+
+def _model_of(stem: str) -> str:
+    part = _PART.fullmatch(stem)
+    return stem if part is None else part["stem"]
 
 
 def _gguf_first(name: str) -> tuple[bool, str]:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from stellwerk.core.errors import BadRequest, Conflict, Unavailable
@@ -13,14 +14,38 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FIRST_PART = re.compile(r"(?P<stem>.+)-00001-of-(?P<count>\d{5})")
 
 
+def check_inside(file: ModelFile, folder: Path | None) -> None:
+    """Raises Conflict for what does not lie in the folder."""
+    if folder is None or file.path.parent != folder.absolute():
+        raise _protected(file.id)
+
+
 def remove_model(file: ModelFile, folder: Path | None) -> None:
     """Raises Conflict for what does not lie in the folder."""
+    _unlink(_parts(file, folder), file.id)
+
+
+def remove_unusable(model: str, folder: Path | None) -> None:
+    """Deletes what has the name of a model and cannot be read as one. Raises Conflict when there is no such file."""
+    wanted = re.compile(rf"{re.escape(model)}(?:-\d{{5}}-of-\d{{5}})?\.(?:gguf|bin)")
+    there = folder.absolute().iterdir() if folder is not None and folder.is_dir() else ()
+    found = sorted(path for path in there if wanted.fullmatch(path.name))
+    if not found:
+        raise _protected(model)
+    _unlink(found, model)
+
+
+def _unlink(paths: Sequence[Path], model: str) -> None:
     # The first part goes first: without it the others are no model any more.
-    for path in _parts(file, folder):
+    for path in paths:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise Conflict(f"The model '{file.id}' cannot be deleted: {error.strerror}.") from None
+            raise Conflict(f"The model '{model}' cannot be deleted: {error.strerror}.") from None
+
+
+def _protected(model: str) -> Conflict:
+    return Conflict(f"The model '{model}' does not lie in the models folder.", code="model_protected")
 
 
 def copy_model(file: ModelFile, name: str, folder: Path | None) -> None:
@@ -50,9 +75,8 @@ def copy_model(file: ModelFile, name: str, folder: Path | None) -> None:
 
 
 def _parts(file: ModelFile, folder: Path | None) -> list[Path]:
+    check_inside(file, folder)
     path = file.path
-    if folder is None or path.parent != folder.absolute():
-        raise Conflict(f"The model '{file.id}' does not lie in the models folder.", code="model_protected")
     first = _FIRST_PART.fullmatch(path.stem)
     if first is None:
         return [path]

@@ -9,7 +9,7 @@ import msgspec
 
 from stellwerk.engines.model_files import ModelFile
 from stellwerk.engines.model_types import CAPABILITIES, LOAD_SECONDS, Capabilities, ModelType, detect_type
-from stellwerk.engines.projectors import Projector, find_projector, serves
+from stellwerk.engines.projectors import Projector, find_own, find_projector, serves
 
 XLLAMACPP, LLAMA_SERVER, VLLM = "xllamacpp", "llama-server", "vllm"
 LLAMA_ENGINES = frozenset({XLLAMACPP, LLAMA_SERVER})
@@ -179,10 +179,15 @@ def _senses(file: ModelFile, engine: str, said: EngineOverrides, projectors: Seq
     kind = said.type or detect_type(file.path.name, file.facts) or ModelType.TEXT
     if said.mmproj is not None:
         return _with_named(file, engine, kind, said, projectors)
+    width = file.facts.shape.embedding_length
     fault = _engine_fault(file, engine, kind)
+    if fault is None and said.type is None and kind is ModelType.TEXT and engine in LLAMA_ENGINES:
+        own = find_own(file.id, projectors, width=width)
+        if own is not None:
+            return _Senses(ModelType.OMNI if own.facts.hears else ModelType.VISION, own)
     found = None
     if fault is None and engine in LLAMA_ENGINES and CAPABILITIES[kind].needs_projector:
-        found = find_projector(file.id, kind, projectors, width=file.facts.shape.embedding_length)
+        found = find_projector(file.id, kind, projectors, width=width)
         if found is None:
             fault = f"a model of the type {kind.value} needs a projector (mmproj) beside it or named for it"
     simpler = _simpler(file, engine, kind)

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from stellwerk.engines.gguf import InvalidGguf, read_gguf
+from stellwerk.engines.hub_files import base_name
 from stellwerk.engines.model_types import ModelType
 from stellwerk.engines.projector_facts import ProjectorFacts
 
@@ -61,6 +62,21 @@ def find_projector(
     return fitting[0] if len(fitting) == 1 else None
 
 
+def find_own(model: str, projectors: Sequence[Projector], *, width: int | None = None) -> Projector | None:
+    """The projector that bears the name of `model`, as those that came with it do; of several the best precision.
+
+    A model whose name says nothing of images takes them all the same when it has one.
+    """
+    own = [
+        one
+        for one in projectors
+        if not one.facts.fault
+        and _letters(_without_mark(one.path.stem)) == _letters(base_name(model).lower())
+        and (width is None or one.facts.width in (None, width))
+    ]
+    return max(own, key=lambda one: (score(model, one.path.stem), one.path.name), default=None)
+
+
 def find_named(name: str, folder: Path | None, projectors: Sequence[Projector]) -> Projector | None:
     """The projector of the folder that somebody named, by file name or whole path; only what a scan has found."""
     if folder is None:
@@ -72,7 +88,7 @@ def find_named(name: str, folder: Path | None, projectors: Sequence[Projector]) 
 def score(model: str, candidate: str) -> int:
     """How much the name of a projector has in common with that of a model; both without their ending."""
     model, candidate = model.lower(), candidate.lower()
-    points = _WHOLE_NAME if _letters(model) in _letters(candidate) else 0
+    points = _WHOLE_NAME if _letters(base_name(model)) in _letters(candidate) else 0
     points += _SHARED * len(_identifiers(model) & _identifiers(candidate))
     return points + next((value for precision, value in _PRECISIONS if precision in candidate), 0)
 
@@ -82,6 +98,11 @@ def _identifiers(name: str) -> set[str]:
     found.update(_SIZE.findall(name))
     # A precision such as f16 or q8 is no version.
     return found | set(_VERSION.findall(re.sub(r"(?<![a-z])(?:bf|f|i?q)\d+(?:_[a-z0-9]+)*", "", name)))
+
+
+def _without_mark(stem: str) -> str:
+    """The name of a projector without the word for what it is and its precision."""
+    return base_name(stem.lower()).replace("mmproj", "")
 
 
 def _letters(name: str) -> str:

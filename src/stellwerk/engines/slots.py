@@ -336,14 +336,21 @@ class Slots:
         await self._book.flush()
 
     async def remove(self, model: str) -> None:
-        """Deletes its files. Raises NotFound and Conflict."""
-        file = self._stock.get(model)
+        """Deletes its files, also of one that cannot be used. Raises NotFound and Conflict."""
+        folder = self._settings.folder
+        file = None if model in self._stock.broken else self._stock.get(model)
+        if file is not None:
+            # Before the question whether it is loaded: nobody shall unload what cannot be deleted.
+            model_folder.check_inside(file, folder)
         tenant = self._residents.tenant_of(model)
         if self._line.find(model) is not None or (tenant is not None and not tenant.failed):
             raise Conflict(f"The model '{model}' is loaded; unload it first.", code="model_loaded")
         if tenant is not None:
             self._residents.leave_tenant(tenant)
-        await in_thread(model_folder.remove_model, file, self._settings.folder)
+        if file is None:
+            await in_thread(model_folder.remove_unusable, model, folder)
+        else:
+            await in_thread(model_folder.remove_model, file, folder)
         self._stock.said.pop(model, None)
         self._book.pinned.pop(model, None)
         self._remember()

@@ -1,5 +1,6 @@
 """How jobs end, each exactly once; and how an ended one of the dead is queued again."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,11 +40,10 @@ def ends(*conditions: Any) -> Any:
         _jobs.body: case((bindparam("new_state", type_=String) == State.DEAD.value, _jobs.body), else_=None),
     }
     statement = update(jobs).where(*conditions).values(columns)
-    return statement.returning(*SHOWN, _jobs.number, _jobs.fence, _jobs.parent_number)
+    return statement.returning(*SHOWN, _jobs.number, _jobs.parent_number)
 
 
 _END_OPEN = ends(_jobs.number == bindparam("one"), _jobs.state.in_(_OPEN))
-_OPEN_CHILDREN = select(_jobs.number).where(_jobs.parent_number == bindparam("one"), _jobs.state.in_(_OPEN))
 _CLOSE_ATTEMPT = (
     update(job_attempts)
     .where(
@@ -84,6 +84,39 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     timed_out: bool = False
 
 
+_CANCELLED_END = End(state=State.CANCELLED, status=499, error=_CANCELLED, outcome="cancelled")
+_CHILDREN_BY_STATE = (
+    select(_jobs.state, func.count()).where(_jobs.parent_number == bindparam("one")).group_by(_jobs.state)
+)
+_CANCEL_CHILDREN = (
+    update(jobs)
+    .where(_jobs.parent_number == bindparam("one"), _jobs.state.in_(_OPEN))
+    .values(
+        state=State.CANCELLED,
+        owner=None,
+        lease_until=None,
+        finished_at=bindparam("new_finished_at"),
+        status=_CANCELLED_END.status,
+        error=msgspec.to_builtins(_CANCELLED),
+        body=None,
+    )
+    .returning(*SHOWN)
+)
+_CLOSE_ATTEMPTS_OF_CHILDREN = (
+    update(job_attempts)
+    .where(
+        job_attempts.c.job_number.in_(select(_jobs.number).where(_jobs.parent_number == bindparam("one"))),
+        job_attempts.c.ended_at.is_(None),
+    )
+    .values(
+        ended_at=bindparam("new_ended_at"),
+        outcome=_CANCELLED_END.outcome,
+        status=_CANCELLED_END.status,
+        error=f"{_CANCELLED.code}: {_CANCELLED.message}",
+    )
+)
+
+
 def end(connection: Connection, statement: Any, parameters: Mapping[str, Any], ending: End, now: float) -> Job | None:
     """Ends the one job that `statement`, made by `ends`, finds; None, and nothing happens, when there is none any more.
 
@@ -115,13 +148,14 @@ def cancel(connection: Connection, job_id: str, now: float) -> list[Job]:
 
     Raises NotFound, code `job_not_found`.
     """
-    number = connection.scalar(select(_jobs.number).where(_jobs.id == job_id))
-    if number is None:
+    row = connection.execute(select(_jobs.number, _jobs.state).where(_jobs.id == job_id)).one_or_none()
+    if row is None:
         raise job_not_found()
-    open_children = select(_jobs.id).where(_jobs.parent_number == number, _jobs.state.in_(_OPEN))
-    children = connection.scalars(open_children).all()
-    job = end(connection, _END_OPEN, {"one": number}, _cancelled(), now)
-    return [] if job is None else [job, *(find(connection, child) for child in children)]
+    if State(row.state).ended:
+        return []
+    children = _cancel_children(connection, row.number, now)
+    job = end(connection, _END_OPEN, {"one": row.number}, _CANCELLED_END, now)
+    return [] if job is None else [job, *children]
 
 
 def cancel_batch(connection: Connection, batch_id: str, now: float, *, most: int) -> list[Job]:
@@ -166,8 +200,11 @@ def revive(connection: Connection, job_id: str, now: float, *, deadline_at: floa
 
 def tell_parent(connection: Connection, parent_number: int, now: float) -> None:
     """Renews the progress of a parent; one that only waits for its children is queued when all have ended."""
-    query = select(func.count(), func.count(_jobs.finished_at)).where(_jobs.parent_number == parent_number)
-    total, ended = connection.execute(query).one()
+    total, ended = 0, 0
+    # An index answers this alone: a batch has thousands of children, and each of them asks at its end.
+    for state, count in connection.execute(_CHILDREN_BY_STATE, {"one": parent_number}):
+        total += count
+        ended += count if State(state).ended else 0
     known = connection.scalar(select(_jobs.progress).where(_jobs.number == parent_number))
     unit = known["unit"] if known is not None else ""
     progress = msgspec.to_builtins(Progress(done=ended, total=total, unit=unit))
@@ -196,23 +233,24 @@ def close_attempt(
     connection.execute(_CLOSE_ATTEMPT, told)
 
 
-def _cancel_children(connection: Connection, parent_number: int, now: float) -> None:
-    """One generation: children have none of their own."""
-    for number in connection.scalars(_OPEN_CHILDREN, {"one": parent_number}).all():
-        end(connection, _END_OPEN, {"one": number}, _cancelled(), now)
+def _cancel_children(connection: Connection, parent_number: int, now: float) -> list[Job]:
+    """All at once, as there may be thousands. One generation: children have none of their own."""
+    rows = connection.execute(_CANCEL_CHILDREN, {"one": parent_number, "new_finished_at": now}).all()
+    if not rows:
+        return []
+    connection.execute(_CLOSE_ATTEMPTS_OF_CHILDREN, {"one": parent_number, "new_ended_at": now})
+    for queue, count in Counter(row.queue for row in rows).items():
+        _count(connection, queue, _CANCELLED_END, count)
+    return [read_job(row) for row in rows]
 
 
-def _cancelled() -> End:
-    return End(state=State.CANCELLED, status=499, error=_CANCELLED, outcome="cancelled")
-
-
-def _count(connection: Connection, queue: str, ending: End) -> None:
+def _count(connection: Connection, queue: str, ending: End, times: int = 1) -> None:
     is_done, is_cancelled = ending.state is State.DONE, ending.state is State.CANCELLED
     counted = {
         "of_queue": queue,
-        "more_processed": int(is_done),
-        "more_cancelled": int(is_cancelled),
-        "more_failed": int(not is_done and not is_cancelled),
-        "more_timeouts": int(ending.timed_out),
+        "more_processed": times * is_done,
+        "more_cancelled": times * is_cancelled,
+        "more_failed": times * (not is_done and not is_cancelled),
+        "more_timeouts": times * ending.timed_out,
     }
     connection.execute(_COUNT, counted)

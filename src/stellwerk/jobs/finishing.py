@@ -3,13 +3,13 @@
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from stellwerk.jobs.admission import seal_result, tag_now
 from stellwerk.jobs.ending import End, close_attempt, end, ends, tell_parent
 from stellwerk.jobs.job import Job, JobError, Lease, Performed, Progress, State
 from stellwerk.jobs.leasing import HOLDING, lease_parameters
-from stellwerk.jobs.tables import SHOWN, jobs, read_job
+from stellwerk.jobs.tables import SHOWN, job_attempts, jobs, read_job
 from stellwerk.storage.sealing import Seal
 
 TIMED_OUT = "attempt_timeout"
@@ -37,6 +37,8 @@ def finish(
     attempts = connection.scalar(_ATTEMPTS, lease_parameters(given))
     if attempts is None:
         return None
+    if performed.postponed is not None:
+        return _postpone(connection, given, attempts)
     if performed.park:
         return _park(connection, given, performed.unit, now)
     if performed.retry and not performed.good and attempts < rules.attempts:
@@ -77,6 +79,14 @@ def _try_again(connection: Connection, given: Lease, performed: Performed, now: 
     tag = tag_now(connection, queue=line.queue, rank=line.rank, holder=line.holder, client_id=line.client_id)
     _close(connection, given, performed, now)
     return _move(connection, given, {"state": State.QUEUED, "owner": None, "tag": tag, "queued_at": now})
+
+
+def _postpone(connection: Connection, given: Lease, attempts: int) -> Job | None:
+    """It keeps its place. The log forgets it: who waits for a limit all day would have thousands of lines there."""
+    log = job_attempts.c
+    connection.execute(delete(job_attempts).where(log.job_number == given.number, log.fence == given.fence))
+    columns = {"state": State.QUEUED, "owner": None, "attempts": attempts - 1}
+    return _move(connection, given, columns | ({"started_at": None} if attempts == 1 else {}))
 
 
 def _park(connection: Connection, given: Lease, unit: str, now: float) -> Job | None:

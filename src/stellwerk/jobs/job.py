@@ -76,6 +76,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """If it has not begun by then it never will."""
     state: State
     attempts: int
+    fence: int = 0
+    """How often it was given to somebody. Attempts that do not count have one of their own too."""
     started_at: float | None = None
     finished_at: float | None = None
     status: int | None = None
@@ -126,6 +128,13 @@ class Performed(msgspec.Struct, frozen=True, kw_only=True):
     retry_after: float | None = None
     park: bool = False
     unit: str = ""
+    postponed: Literal["key", "queue"] | None = None
+    """Whose turn it is not yet: that of its key's jobs in this queue, or of all in it."""
+
+    @classmethod
+    def not_yet(cls, seconds: float, whose: Literal["key", "queue"]) -> "Performed":
+        """Nobody was asked, and the attempt does not count: the job is next again, after a rest of so many seconds."""
+        return cls(status=0, retry_after=seconds, postponed=whose)
 
     @classmethod
     def wait_for_children(cls, unit: str = "") -> "Performed":

@@ -17,9 +17,11 @@ from stellwerk.jobs.intake import Answers, Intake, Submit
 from stellwerk.jobs.job import Attempt, Job, JobEvent, NewJob, QueueCounts, Standing, State
 from stellwerk.jobs.leases import Leases
 from stellwerk.jobs.notices import Notices
+from stellwerk.jobs.noting import NoteEnd, noting_ends
 from stellwerk.jobs.reading import Filter
 from stellwerk.jobs.settings import JobSettings, Run
 from stellwerk.jobs.upkeep import Upkeep
+from stellwerk.storage.room import no_room
 from stellwerk.storage.sealing import Seal, SealBroken
 
 _CANCELLED_AT_ONCE = 200
@@ -41,9 +43,15 @@ class Jobs:
         clock: Clock,
         settings: JobSettings | None = None,
         on_finished: Callable[[Job], None] | None = None,
+        note_end: NoteEnd | None = None,
+        has_room: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`run`, `submit` and `fetch` are those of the storage. `on_finished` hears of every job that ends here, after
-        the commit; it does not raise."""
+        """`run`, `submit` and `fetch` are those of the storage. `note_end` is told of every job that ends here with the
+        transaction that ends it, `on_finished` after the commit; that does not raise. Without room on the disk no job
+        is taken, and none begun."""
+        self.has_room = has_room
+        if note_end is not None:
+            run = noting_ends(run, note_end)
         self.settings = settings or JobSettings()
         self.notices = Notices()
         if on_finished is not None:
@@ -73,8 +81,8 @@ class Jobs:
     async def enqueue(self, new: NewJob) -> Job:
         """Returns after the commit. An idempotency key that was used for the same request returns that job.
 
-        Raises Unavailable, code `queue_full`; Conflict, code `idempotency_key_reused`; BadRequest; NotFound when the
-        parent does not exist or has ended.
+        Raises Unavailable, codes `queue_full` and `storage_full`; Conflict, code `idempotency_key_reused`; BadRequest;
+        NotFound when the parent does not exist or has ended.
         """
         return (await self.enqueue_all([new]))[0]
 
@@ -84,6 +92,8 @@ class Jobs:
             raise BadRequest(f"At most {MOST_TOGETHER} jobs can be queued in one step.")
         for new in group:
             admission.check(new)
+        if not self.has_room():
+            raise no_room()
         made = await self._intake.add([Entry(str(uuid.uuid4()), new) for new in group])
         self.notices.tell_waiting()
         return made
@@ -147,6 +157,10 @@ class Jobs:
         """Zeros for a queue that never had a job."""
         found = await self._fetch(partial(reading.count_queues, queue=queue))
         return found[0] if found else queues.empty(queue)
+
+    async def waiting(self, queue: str) -> int:
+        """Requests that wait for a model. Parts of one, such as the pages of a document, are not requests."""
+        return await self._fetch(partial(admission.waiting_for, queue=queue))
 
     async def queues(self) -> Sequence[QueueCounts]:
         """Of every model that ever had a job, by name."""

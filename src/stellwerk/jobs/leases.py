@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 from sqlalchemy import Connection
 
@@ -47,11 +48,27 @@ class Leases:
         """Queues in which something waits."""
         return await self._fetch(reading.waiting_queues)
 
-    async def take(self, widths: Mapping[str, int], count: int) -> list[Leased]:
-        """Up to `count` jobs; of each queue in `widths` at most so many run at a time."""
+    async def take(
+        self,
+        widths: Mapping[str, int],
+        count: int,
+        free: int | None = None,
+        resting: Mapping[str, Collection[str]] = MappingProxyType({}),
+    ) -> list[Leased]:
+        """Up to `count` jobs; of each queue in `widths` at most so many run at a time, and none of a key that is
+        `resting` in it. `free` is how many workers have nothing to do, as many as there are without it."""
         now = self._clock.now()
         until = now + self._settings.lease_seconds
-        work = partial(leasing.lease, owner=self.owner, widths=widths, count=count, now=now, until=until)
+        work = partial(
+            leasing.lease,
+            owner=self.owner,
+            widths=widths,
+            count=count,
+            free=self._settings.workers if free is None else free,
+            now=now,
+            until=until,
+            resting=resting,
+        )
         leased = []
         for given in await self._run(work):
             self._notices.tell_changed(given.job.id)

@@ -6,6 +6,7 @@ a worker that was given up for dead changes nothing any more.
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -43,7 +44,7 @@ _TAKE = (
         attempts=_jobs.attempts + 1,
         started_at=bindparam("now"),
     )
-    .returning(*SHOWN, _jobs.number, _jobs.fence, _jobs.body)
+    .returning(*SHOWN, _jobs.number, _jobs.body)
 )
 
 
@@ -62,19 +63,32 @@ HOLDING = (
 """The job, as long as a lease, given as `lease_parameters`, is its latest one."""
 
 
-def _next_by(order: Any) -> Any:
+def _next_by(order: Any, *more: Any) -> Any:
     columns = _jobs.number, _jobs.rank, _jobs.tag, _jobs.queued_at, _jobs.deadline_at
     of_queue = _jobs.state == State.QUEUED, _jobs.queue == bindparam("of_queue"), _jobs.rank == bindparam("of_rank")
-    return select(*columns).where(*of_queue).order_by(order).limit(bindparam("count", type_=Integer))
+    return select(*columns).where(*of_queue, *more).order_by(order).limit(bindparam("count", type_=Integer))
 
 
 _NEXT = _next_by(_jobs.tag), _next_by(_jobs.queued_at)
+_NOT_RESTING = _jobs.key_id.not_in(bindparam("resting", expanding=True))
+_NEXT_BUT_RESTING = _next_by(_jobs.tag, _NOT_RESTING), _next_by(_jobs.queued_at, _NOT_RESTING)
 
 
 def lease(
-    connection: Connection, owner: str, *, widths: Mapping[str, int], count: int, now: float, until: float
+    connection: Connection,
+    owner: str,
+    *,
+    widths: Mapping[str, int],
+    count: int,
+    free: int,
+    now: float,
+    until: float,
+    resting: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> list[Given]:
     """Takes up to `count` jobs of the queues in `widths`, and at most so many of each that that many run.
+
+    `free` is how many workers have nothing to do. `resting` names, by queue, the keys whose jobs are left where they
+    are.
 
     The attempt is on the disk with the lease, before anybody upstream hears of it.
     """
@@ -85,14 +99,14 @@ def lease(
             running=running.get(row.queue, 0),
             width=widths[row.queue],
             turns=row.turns,
-            candidates=_candidates(connection, row.queue, count, now),
+            candidates=_candidates(connection, row.queue, count, now, resting.get(row.queue, ())),
         )
         for row in connection.execute(_OPEN_QUEUES).all()
         if running.get(row.queue, 0) < widths.get(row.queue, 0)
     ]
     given = []
     turns: Counter[str] = Counter()
-    for queue, candidate in assign(lines, count=count, now=now):
+    for queue, candidate in assign(lines, count=count, free=free, now=now):
         taken = {"taken": candidate.number, "taker": owner, "until": until, "now": now}
         # Asked for again in the update: on a shared database somebody else may have taken it in between.
         row = connection.execute(_TAKE, taken).one_or_none()
@@ -181,13 +195,17 @@ def _held_by(owner: str) -> tuple[Any, ...]:
     return _jobs.state == State.LEASED, _jobs.owner == owner
 
 
-def _candidates(connection: Connection, queue: str, count: int, now: float) -> list[Candidate]:
+def _candidates(
+    connection: Connection, queue: str, count: int, now: float, resting: Collection[str]
+) -> list[Candidate]:
     """Who may be next: of each priority the lowest tags, and those that have waited the longest."""
     found: dict[int, Candidate] = {}
     for rank in RANKS.values():
-        asked = {"of_queue": queue, "of_rank": rank, "count": count}
+        asked: dict[str, Any] = {"of_queue": queue, "of_rank": rank, "count": count}
+        if resting:
+            asked["resting"] = list(resting)
         # Late ones are left out here: asked for, they would lead the database to another index.
-        for query in _NEXT:
+        for query in _NEXT_BUT_RESTING if resting else _NEXT:
             for row in connection.execute(query, asked):
                 if row.deadline_at > now:
                     found[row.number] = Candidate(

@@ -7,6 +7,14 @@ from stellwerk.jobs.tables import jobs
 PRUNED_AT_ONCE = 200
 
 _jobs = jobs.c
+_parents = jobs.alias("parents")
+_NEEDED = (
+    select(_parents.c.number)
+    .where(_parents.c.number == _jobs.parent_number, _parents.c.finished_at.is_(None))
+    .correlate(jobs)
+    .exists()
+)
+"""A batch that takes longer than results are kept still puts those of its first lines into its file."""
 
 
 def prune(connection: Connection, now: float, *, history_seconds: float) -> int:
@@ -14,7 +22,7 @@ def prune(connection: Connection, now: float, *, history_seconds: float) -> int:
 
     It is called again soon when it returns PRUNED_AT_ONCE or more: much at once would keep others from writing.
     """
-    expired = select(_jobs.number).where(_jobs.result_expires_at <= now).limit(PRUNED_AT_ONCE)
+    expired = select(_jobs.number).where(_jobs.result_expires_at <= now, ~_NEEDED).limit(PRUNED_AT_ONCE)
     results = update(jobs).where(_jobs.number.in_(expired)).values(result=None, result_expires_at=None)
     old = select(_jobs.number).where(_jobs.finished_at < now - history_seconds).limit(PRUNED_AT_ONCE)
     forgotten = delete(jobs).where(_jobs.number.in_(old))

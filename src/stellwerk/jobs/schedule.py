@@ -42,6 +42,14 @@ def next_tag(*, first: int, last: int | None, other_clients: int) -> int:
     return first + other_clients if last is None else last + other_clients + 1
 
 
+def may_grow(running: int, free: int) -> bool:
+    """Whether a queue may take another of the `free` workers: while it has fewer than three times as many.
+
+    So one model that hangs leaves a quarter of them to the others, and a second one most of the rest.
+    """
+    return running < 3 * free
+
+
 def urgency(candidate: Candidate, now: float) -> int:
     """0 is the most urgent."""
     return max(0, candidate.rank - int(max(0.0, now - candidate.queued_at) / AGING_SECONDS))
@@ -61,8 +69,8 @@ def choose(candidates: Iterable[Candidate], *, now: float, turn: int) -> Candida
     return min((aged if aged and (turn % 2 or not fresh) else fresh), key=_tag)
 
 
-def assign(lines: Iterable[Line], *, count: int, now: float) -> list[tuple[str, Candidate]]:
-    """Gives away up to `count` turns, each with the name of its queue.
+def assign(lines: Iterable[Line], *, count: int, free: int, now: float) -> list[tuple[str, Candidate]]:
+    """Gives away up to `count` turns of `free` workers, each with the name of its queue.
 
     The model with the fewest running jobs goes first, so that slow ones do not take every worker.
     """
@@ -75,7 +83,11 @@ def assign(lines: Iterable[Line], *, count: int, now: float) -> list[tuple[str, 
         running[line.queue], turns[line.queue], widths[line.queue] = line.running, line.turns, line.width
         left[line.queue] = {candidate.number: candidate for candidate in line.candidates}
     while len(given) < count:
-        open_queues = [queue for queue, waiting in left.items() if waiting and running[queue] < widths[queue]]
+        open_queues = [
+            queue
+            for queue, waiting in left.items()
+            if waiting and running[queue] < widths[queue] and may_grow(running[queue], free - len(given))
+        ]
         if not open_queues:
             break
         queue = min(open_queues, key=lambda name: (running[name], _oldest(left[name])))

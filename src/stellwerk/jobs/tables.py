@@ -131,6 +131,7 @@ SHOWN = tuple(
         "deadline_at",
         "state",
         "attempts",
+        "fence",
         "started_at",
         "finished_at",
         "status",

@@ -13,10 +13,11 @@ from stellwerk.jobs.finishing import TIMED_OUT
 from stellwerk.jobs.job import Job, JobError, Leased, Performed
 from stellwerk.jobs.jobs import Jobs
 from stellwerk.jobs.leases import Held
+from stellwerk.jobs.rests import Rests
+from stellwerk.jobs.schedule import may_grow
 from stellwerk.jobs.sink import Sink
 
 _TAKEN_AT_ONCE = 16
-_LONGEST_REST = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -43,11 +44,6 @@ class _Running:
         self.task.cancel()
 
 
-class _Rest(msgspec.Struct, frozen=True):
-    failures: int
-    until: float
-
-
 class Workers:
     """For the event loop's thread alone."""
 
@@ -71,7 +67,7 @@ class Workers:
         self._works: set[asyncio.Task[None]] = set()
         self._known: Held = set()
         """Leases that somebody here works on, or whose outcome is being stored."""
-        self._rests: dict[str, _Rest] = {}
+        self._rests = Rests(clock)
         self._wake = asyncio.Event()
         self._stopping = False
         self._stopped = asyncio.Event()
@@ -131,23 +127,23 @@ class Workers:
     async def _take(self) -> bool:
         """Starts what there is a worker for; whether there may be more."""
         room = self._settings.workers - len(self._works)
-        if room <= 0:
+        # What a job leaves behind may be large.
+        if room <= 0 or not self._jobs.has_room():
             return False
         widths: dict[str, int] = {}
         for waiting in await self._leases.waiting():
             width = self._width(waiting.queue)
-            if width > waiting.running:
+            if width > waiting.running and may_grow(waiting.running, room):
                 widths[waiting.queue] = width
         if not widths:
             return False
-        taken = await self._leases.take(widths, min(room, _TAKEN_AT_ONCE))
+        taken = await self._leases.take(widths, min(room, _TAKEN_AT_ONCE), room, self._rests.keys())
         for leased in taken:
             self._start(leased)
         return bool(taken)
 
     def _width(self, queue: str) -> int:
-        rest = self._rests.get(queue)
-        if rest is not None and self._clock.monotonic() < rest.until:
+        if self._rests.rests(queue):
             return 0
         width = self._widths(queue)
         return self._settings.workers if width is None else width
@@ -179,7 +175,7 @@ class Workers:
             running.sink.close()
         try:
             if performed is not None:
-                self._note_rest(running.leased.job.queue, performed)
+                self._rests.note(running.leased.job, performed)
                 await self._store(running.leased, performed)
         finally:
             self._known.discard(running.key)
@@ -211,19 +207,6 @@ class Workers:
                 await asyncio.sleep(self._settings.look_seconds)
             else:
                 return
-
-    def _note_rest(self, queue: str, performed: Performed) -> None:
-        """A model that fails is left alone for a while: it would use up the attempts of every job that waits."""
-        if not performed.retry:
-            self._rests.pop(queue, None)
-            return
-        now = self._clock.monotonic()
-        rest = self._rests.get(queue)
-        if rest is not None and now < rest.until:
-            return
-        failures = 1 if rest is None else rest.failures + 1
-        seconds = max(min(2.0 ** (failures - 1), _LONGEST_REST), performed.retry_after or 0.0)
-        self._rests[queue] = _Rest(failures, now + min(seconds, _LONGEST_REST))
 
     def _hear_end(self, job: Job) -> None:
         running = self._running.get(job.id)

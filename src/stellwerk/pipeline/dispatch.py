@@ -24,8 +24,9 @@ from stellwerk.pipeline.meter import CallMeter
 from stellwerk.routing.breaker import Breakers, Probe
 from stellwerk.routing.choice import Traffic
 
-_NO_TURN = frozenset({"queue_full", "queue_timeout"})
-"""Who was not let in, or waited for long, does not stand in line again."""
+_NO_TURN = frozenset({"queue_full", "queue_timeout", "memory_short", "engine_died"})
+"""Who was not let in, or waited for long, does not stand in line again; memory does not grow in a few seconds; and what
+brought a model's engine down twice must not use up its restarts: others need the model too."""
 _OF_A_PAGE = frozenset({"ocr_crashed", "ocr_timeout", "ocr_failed"})
 """A page can be made to bring its reader down, which is replaced: nobody else has to wait for that."""
 _FIRST_WAIT, _LONGEST_BACK_OFF = 0.5, 5.0

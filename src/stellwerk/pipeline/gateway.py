@@ -17,6 +17,9 @@ from stellwerk.pipeline.estimate import LateEstimate
 from stellwerk.pipeline.meter import CallMeter, RunningCall
 from stellwerk.pipeline.settle import Settle
 
+_LEAST_PRICE = Price(request=1_000_000)
+"""A millionth: the least that can be set aside."""
+
 
 class Permit(Protocol):
     """The right to run one call; `headers` tell the client what is left of its limits."""
@@ -89,10 +92,21 @@ class Gateway:
         """Where the call would go, without making it. Raises what says that it could not be made."""
         return self._plan(call)
 
-    def enter(self, call: Call, model: str) -> Permit:
-        """Counts a call that asks `model` nothing, such as one that only loads it, among those of its caller; to be
-        released when it is over. Raises RateLimited and Unavailable."""
-        return self._admit(call, LateEstimate(call), model)
+    async def enter(self, call: Call, model: str) -> Permit:
+        """Counts a call that has no price, such as one that only loads `model`, among those of its caller; to be
+        released when it is over.
+
+        Raises RateLimited and Unavailable, and InsufficientCredit for who pays or has a budget and has nothing left.
+        """
+        likely = LateEstimate(call)
+        permit = self._admit(call, likely, model)
+        if call.principal.is_charged:
+            try:
+                (await self._hold(call, (_LEAST_PRICE,), likely.make())).release()
+            except BaseException:
+                permit.refund()
+                raise
+        return permit
 
     def cut(self, may_go_on: Callable[[Principal], bool]) -> int:
         """Ends the running calls of those who may not go on, and returns how many they were."""

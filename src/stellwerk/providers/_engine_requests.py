@@ -5,17 +5,28 @@ reach whatever this machine reaches.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 
 from stellwerk.core.errors import BadRequest
 from stellwerk.core.plan import Model
+from stellwerk.providers._schema_bounds import check_schemas
 
 _ENGINE_ONLY = frozenset(
     {
         "cache_salt",
         "chat_template",
         "chat_template_file",
+        "grammar",
+        "grammar_lazy",
+        "grammar_triggers",
+        "guided_choice",
+        "guided_decoding_backend",
+        "guided_grammar",
+        "guided_json",
+        "guided_regex",
+        "guided_whitespace_pattern",
         "id_slot",
         "kv_transfer_params",
         "lora",
@@ -26,17 +37,21 @@ _ENGINE_ONLY = frozenset(
         "n_keep",
         "n_predict",
         "n_probs",
+        "preserved_tokens",
         "prompt_embeds",
         "request_id",
         "slot_id",
+        "structured_outputs",
         "t_max_predict_ms",
         "vllm_xargs",
     }
 )
-"""Fields that reach into the engine itself: its templates, its slots, its memory, and other names for limits."""
+"""Fields that reach into the engine itself: its templates, its slots, its memory, other names for limits, and grammars,
+of which a short one keeps an engine busy for ever and a deep one ends it."""
 _SENSES = {"image_url": "image", "input_audio": "audio"}
 """Type of a message part and the modality that it needs."""
 _PLAIN = frozenset({"text", "refusal"})
+_NOT_FROM_THE_NETWORK = "A local model takes images only as data: URLs (base64), not from the network."
 _read_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -62,6 +77,7 @@ def check_fields(fields: Mapping[str, msgspec.Raw]) -> frozenset[str]:
             raise BadRequest(
                 f"A local model takes texts and tokens in '{name}', no objects.", param=name, code="unsupported_value"
             )
+    check_schemas(fields)
     return _check_messages(bytes(fields.get("messages", b"")))
 
 
@@ -83,42 +99,68 @@ def holds_object(texts: bytes) -> bool:
     return any(part.startswith(b"{") or (part.startswith(b"[") and b"{" in part) for part in parts)
 
 
+def check_links(fields: Mapping[str, msgspec.Raw]) -> None:
+    """Raises BadRequest for an address in a message that a server of the operator's own would fetch for a stranger."""
+    messages = bytes(fields.get("messages", b""))
+    # A backslash may be an escape that hides the word.
+    if b"_url" not in messages and b"input_audio" not in messages and b"\\u" not in messages:
+        return
+    for place, part in _parts(messages):
+        # No letter of base64, but one of every address.
+        if _leads_elsewhere(part) or ":" in (_sound(part) or ""):
+            raise BadRequest(_NOT_FROM_THE_NETWORK, param=place, code="unsupported_value")
+
+
 def _check_messages(messages: bytes) -> frozenset[str]:
     # Only what has a type is looked at closely; a backslash may be an escape that hides the word.
     if b'"type"' not in messages and b"_url" not in messages and b"\\u" not in messages:
         return frozenset()
+    needed: set[str] = set()
+    for place, part in _parts(messages):
+        fault = _fault(part)
+        if fault is not None:
+            raise BadRequest(fault, param=place, code="unsupported_value")
+        if part["type"] in _SENSES:
+            needed.add(_SENSES[part["type"]])
+    return frozenset(needed)
+
+
+def _parts(messages: bytes) -> Iterator[tuple[str, Any]]:
+    """The parts of all messages, each with the name of its place. Raises BadRequest."""
     try:
         read = msgspec.json.decode(messages)
     except (ValueError, RecursionError):
         raise BadRequest("'messages' holds text that cannot be read.", param="messages") from None
-    needed: set[str] = set()
     for number, message in enumerate(read if isinstance(read, list) else ()):
         parts = message.get("content") if isinstance(message, dict) else None
         for part in parts if isinstance(parts, list) else ():
-            fault = _fault(part)
-            if fault is not None:
-                raise BadRequest(fault, param=f"messages[{number}].content", code="unsupported_value")
-            if part["type"] in _SENSES:
-                needed.add(_SENSES[part["type"]])
-    return frozenset(needed)
+            yield f"messages[{number}].content", part
+
+
+def _leads_elsewhere(part: object) -> bool:
+    return any(not link.startswith("data:") for link in _links(part))
 
 
 def _fault(part: object) -> str | None:
     """What is wrong with one part of a message."""
-    if any(not link.startswith("data:") for link in _links(part)):
-        return "A local model takes images only as data: URLs (base64), not from the network."
+    if _leads_elsewhere(part):
+        return _NOT_FROM_THE_NETWORK
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(kind, str) or (kind not in _PLAIN and kind not in _SENSES):
         return "A local model takes parts of the types text, image_url and input_audio."
     if kind == "image_url" and not any(True for _ in _links(part)):
         return "'image_url' has no URL."
     if kind == "input_audio":
-        sound = part.get("input_audio") if isinstance(part, dict) else None
-        data = sound.get("data") if isinstance(sound, dict) else None
-        # No letter of base64, but one of every address.
-        if not isinstance(data, str) or not data or ":" in data:
+        sound = _sound(part)
+        if not sound or ":" in sound:
             return "'input_audio' must have its sound in 'data', as base64."
     return None
+
+
+def _sound(part: object) -> str | None:
+    sound = part.get("input_audio") if isinstance(part, dict) else None
+    data = sound.get("data") if isinstance(sound, dict) else None
+    return data if isinstance(data, str) else None
 
 
 def _links(part: object) -> Iterator[str]:

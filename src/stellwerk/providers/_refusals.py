@@ -32,6 +32,7 @@ _KEY = re.compile(
     r"(?i)(?:bearer\s+|\b(?:sk|gsk|xai|pk|key|hf|nvapi)[-_])[\w*.-]{4,}|\bAIza[\w-]{4,}|\b[a-z0-9]{32,}\b"
 )
 _URL = re.compile(r"(?:https?|file)://\S+")
+_FILE = re.compile(r"(?<![\w.:/])/(?:[\w.@~-]+/)+[\w.@:~-]*|\b[A-Za-z]:\\\S*")
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _PARAM = re.compile(r"[\w.\[\]-]{1,128}")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -102,7 +103,19 @@ def read_refusal(
             retry_after=wait if wait is not None else _SHORTEST_WAIT,
             may_fall_back=True,
         )
-    return UpstreamError(f"The upstream failed with status {status}.", may_fall_back=True)
+    said = _plain_reason(body, secrets) if status == 500 else None
+    return UpstreamError(said or f"The upstream failed with status {status}.", may_fall_back=True)
+
+
+def _plain_reason(body: bytes, secrets: Sequence[str]) -> str | None:
+    """Why an Ollama could not do it, such as that there is no room for the model, which its people can do something
+    about. Its errors are text; those of vendors, whose insides concern nobody here, are objects."""
+    try:
+        error = msgspec.json.decode(body[:65536], type=_Body).error
+    except (ValueError, RecursionError):
+        return None
+    said = clean_message(error, secrets)
+    return None if said is None else _FILE.sub("…", said)
 
 
 def _client_fault(message: str | None) -> str | None:

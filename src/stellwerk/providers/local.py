@@ -7,7 +7,7 @@ import msgspec
 
 from stellwerk.core.call import Call, Operation, Wire
 from stellwerk.core.clock import Clock
-from stellwerk.core.errors import GatewayError, UpstreamTimeout
+from stellwerk.core.errors import GatewayError, UpstreamBroken, UpstreamTimeout
 from stellwerk.core.events import Event
 from stellwerk.core.plan import Model, Target
 from stellwerk.core.ports import EngineAddress, EngineLease, Engines, UpstreamAnswer
@@ -83,6 +83,8 @@ class Local:
                     lease.doubt()
                 use.end(in_vain=isinstance(error, UpstreamTimeout))
                 # One that answers, however badly, has had its chance: its work is not done twice.
+                if attempt == _ATTEMPTS and isinstance(error, ConnectionDied):
+                    raise _deadly() from None
                 if attempt == _ATTEMPTS or not died:
                     raise
                 attempt += 1
@@ -116,6 +118,18 @@ class Local:
 
     async def models(self) -> Sequence[Model]:
         return self._engines.models()
+
+
+def _deadly() -> UpstreamBroken:
+    """Of a request over which two engines have ended: neither a client nor a job is to send it to a third by itself."""
+    error = UpstreamBroken(
+        "The model's engine ended twice while it had this request.",
+        code="engine_died",
+        may_fall_back=True,
+        headers=((b"x-should-retry", b"false"),),
+    )
+    error.status = 500
+    return error
 
 
 class _Use:

@@ -70,6 +70,7 @@ class _Facts(msgspec.Struct, frozen=True):
     context_length: int | None
     architecture: str | None
     parameter_count: int | None
+    embedding_length: int | None
 
 
 class Ollama:
@@ -187,8 +188,13 @@ def _facts(shown: _Shown) -> _Facts:
         capabilities=capabilities,
         context_length=_context_length(info, shown.parameters or ""),
         architecture=architecture[:_MAX_NAME] if isinstance(architecture, str) and architecture else None,
-        parameter_count=parameters if isinstance(parameters, int) and 0 < parameters < 1 << 63 else None,
+        parameter_count=_count(parameters),
+        embedding_length=_count(info.get(f"{architecture}.embedding_length")),
     )
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and 0 < value < 1 << 63 else None
 
 
 def _context_length(info: Mapping[str, Any], parameters: str) -> int | None:
@@ -222,6 +228,7 @@ def _model(provider: str, tag: _Tag, facts: _Facts | None, shortcode: str) -> Mo
         parameters=_parameters(capabilities or frozenset()),
         architecture=facts.architecture if facts else None,
         parameter_count=facts.parameter_count if facts else None,
+        embedding_length=facts.embedding_length if facts else None,
         quantization=details.quantization_level or None,
         size_bytes=tag.size if local else None,
         local=local,

@@ -17,6 +17,7 @@ from stellwerk.core.ports import UpstreamAnswer
 from stellwerk.core.secrets import Secret
 from stellwerk.http.pool import Pool, parse_base_url
 from stellwerk.http.upstream import Answer
+from stellwerk.providers._engine_requests import check_links
 from stellwerk.providers._key_refusals import Refusal, RefusalKind, read_key_refusal
 from stellwerk.providers._openai_events import read_events
 from stellwerk.providers._refusals import read_refusal
@@ -135,6 +136,8 @@ class OpenAICompatible:
         if wire is Wire.RERANK and self._is_scored_here(target.model):
             vectors = await self.send_as(call, target, Wire.OPENAI_EMBEDDING, embedding_fields(fields))
             return await read_scored(vectors)
+        if self._settings.local:
+            check_links(fields)
         return await self.send_as(call, target, wire, fields)
 
     def _is_scored_here(self, model: str) -> bool:

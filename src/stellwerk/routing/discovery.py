@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 from stellwerk.core.clock import Clock
-from stellwerk.core.errors import GatewayError
+from stellwerk.core.errors import GatewayError, UpstreamError, UpstreamTimeout
 from stellwerk.core.plan import Model
 from stellwerk.routing.catalogue import Alias, Catalogue, PriceOf, Snapshot, alias_order, no_price
 
@@ -61,7 +61,7 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     refresh_seconds: float = 60.0
     often_seconds: float = 5.0
-    """For the sources that change often."""
+    """For the sources that change often, and those at whose address nobody is: servers are started after us too."""
     answer_seconds: float = 10.0
     """A provider that has not answered by then keeps its last list."""
     prefixes: bool = False
@@ -93,6 +93,10 @@ class Discovery:
         self.settings = settings or Settings()
         self._lists: dict[str, tuple[Model, ...]] = {}
         self._statuses: dict[str, SourceStatus] = {}
+        self._answered: set[str] = set()
+        """Sources that have told their models since the start."""
+        self._absent: set[str] = set()
+        """Sources at whose address nobody was."""
         self._published_local: tuple[Model, ...] = ()
         self._edition = 0
         self._turn = asyncio.Lock()
@@ -115,6 +119,8 @@ class Discovery:
             for name, source in self._sources.items()
             if source.listed
         }
+        self._absent &= self._sources.keys()
+        self._answered &= self._sources.keys()
         self.publish()
         self._wake.set()
 
@@ -132,7 +138,7 @@ class Discovery:
             while left > 0 and not await self._woken(min(left, self.settings.often_seconds)):
                 left -= self.settings.often_seconds
                 if left > 0:
-                    await self._refresh(lambda source: source.changes_often)
+                    await self._refresh(lambda source: source.changes_often or source.lister.name in self._absent)
 
     async def _woken(self, seconds: float) -> bool:
         try:
@@ -168,29 +174,40 @@ class Discovery:
     def status(self) -> tuple[SourceStatus, ...]:
         return tuple(self._statuses.values())
 
+    def is_complete(self) -> bool:
+        """Whether every source that can be asked has told its models since the start."""
+        return self._answered >= self._statuses.keys()
+
     async def _ask(self, source: Source) -> bool:
         """Whether the provider's list has changed."""
         name = source.lister.name
         models, error = await self._answer(source.lister)
         if self._sources.get(name) is not source:
             return False
+        if error is None:
+            self._answered.add(name)
+        if error is not None and error.code == "upstream_unreachable":
+            self._absent.add(name)
+        else:
+            self._absent.discard(name)
         last = self._lists.get(name, ())
         now = last if models is None else tuple(models[:_MAX_MODELS_OF_A_SOURCE])
         self._lists[name] = now
         held = len(with_registered(now, source.registered))
-        self._statuses[name] = SourceStatus(name=name, models=held, asked=self._clock.now(), error=error)
+        reason = None if error is None else error.message
+        self._statuses[name] = SourceStatus(name=name, models=held, asked=self._clock.now(), error=reason)
         return now != last
 
-    async def _answer(self, lister: Lister) -> tuple[Sequence[Model] | None, str | None]:
+    async def _answer(self, lister: Lister) -> tuple[Sequence[Model] | None, GatewayError | None]:
         try:
             async with asyncio.timeout(self.settings.answer_seconds):
                 return await lister.models(), None
         except GatewayError as error:
-            return None, error.message
+            return None, error
         except TimeoutError:
-            return None, f"No answer within {self.settings.answer_seconds:g} s."
+            return None, UpstreamTimeout(f"No answer within {self.settings.answer_seconds:g} s.")
         except Exception as error:  # noqa: BLE001  # one provider's fault must not end the refreshing of the others
-            return None, f"Its answer could not be used ({type(error).__name__})."
+            return None, UpstreamError(f"Its answer could not be used ({type(error).__name__}).")
 
     async def _publish(self) -> None:
         edition = self._edition

@@ -37,6 +37,10 @@ class Actions:
         self._done = done
         self._doing = ""
 
+    @property
+    def is_at_work(self) -> bool:
+        return bool(self._doing)
+
     async def act(self, name: str, chosen: Chosen) -> None:
         """Does what the key `name` stands for with the chosen line."""
         if self._doing:

@@ -75,7 +75,7 @@ class AdminSource:
         await set_resolution(self._connection, resolution)
 
     async def set_paused(self, queue: Queue, paused: bool) -> None:
-        await set_paused(self._connection, queue, paused)
+        await set_paused(self._connection, "/admin/api/queues", queue, paused)
 
     async def cancel(self, job: Job) -> None:
         await cancel(self._connection, job)
@@ -85,9 +85,10 @@ async def set_resolution(connection: Connection, resolution: str) -> None:
     await connection.ask("POST", "/admin/ocr/resolution", {"resolution": resolution}, seconds=ACT_SECONDS)
 
 
-async def set_paused(connection: Connection, queue: Queue, paused: bool) -> None:
+async def set_paused(connection: Connection, path: str, queue: Queue, paused: bool) -> None:
+    """`path` is that of all queues."""
     verb = "pause" if paused else "resume"
-    await connection.ask("POST", f"/admin/api/queues/{quote(queue.name, safe='')}/{verb}")
+    await connection.ask("POST", f"{path}/{quote(queue.name, safe='')}/{verb}")
 
 
 async def cancel(connection: Connection, job: Job) -> None:
@@ -100,9 +101,10 @@ def _models(slots: Any, files: Any, now: float) -> tuple[Model, ...]:
     loaded = [_loaded(row, now) for row in rows(slots) if row.get("model_name")]
     names = {model.name for model in loaded}
     others = [
-        Model(name=name, state="stopped", error=clean(row.get("problem")))
+        Model(name=name, state="unusable" if problem else "stopped", error=problem)
         for row in rows(files)
         if (name := clean(row.get("name"))) and name not in names and row.get("detected_type") != "mmproj"
+        for problem in (clean(row.get("problem")),)
     ]
     return (*loaded, *others)
 

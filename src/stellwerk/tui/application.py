@@ -210,7 +210,7 @@ class Console(App[None]):
         if self.snapshot is None:
             detail.update("")
             return
-        text = describe(self.view, self._table.chosen, self.snapshot, self._words)
+        text = describe(self.view, self._table.chosen, self.snapshot, self._words, self._width)
         if not self._table.row_count:
             told = is_told(self.view, self.snapshot)
             key = "not_offered" if not told else "nothing.found" if self._wanted else f"nothing.{self.view}"
@@ -242,6 +242,9 @@ class Console(App[None]):
             self._draw_detail()
 
     def action_view(self, view: str) -> None:
+        if view != self.view and not self._actions.is_at_work:
+            # It was about something that is not shown any more.
+            self._said = Text()
         self.view = view
         self._base.query_one(ContentSwitcher).current = view
         self._draw()

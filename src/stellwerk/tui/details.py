@@ -1,25 +1,34 @@
 """What stands below the tables: more about the chosen line, and about the gateway as a whole."""
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from stellwerk.tui.language import Words
 from stellwerk.tui.snapshot import Crash, Job, Model, Queue, Snapshot
+from stellwerk.tui.tables import open_width
 
 DETAIL_LINES = 4
 CRASH_LINES = 10
 
 
-def describe(view: str, chosen: Model | Queue | Job | Crash | None, snapshot: Snapshot, words: Words) -> Text:
-    """At most `DETAIL_LINES` lines, `CRASH_LINES` for crashes."""
+def describe(
+    view: str, chosen: Model | Queue | Job | Crash | None, snapshot: Snapshot, words: Words, screen: int = 80
+) -> Text:
+    """At most `DETAIL_LINES` lines, `CRASH_LINES` for crashes. `screen` is its width in cells: a name that its column
+    cuts off stands here."""
     lines: list[Text | str] = []
     if view == "models":
         lines = [*_advice(snapshot, words), *_machine(snapshot, words)]
         if isinstance(chosen, Model) and chosen.error:
             lines.insert(0, Text(f"{chosen.name}: {chosen.error}", style="red"))
+        elif isinstance(chosen, Model) and _is_cut(chosen.name, view, screen):
+            lines.insert(0, Text(chosen.name))
     elif isinstance(chosen, Queue):
         lines = [_queue(chosen, words), *_machine(snapshot, words)]
     elif isinstance(chosen, Job):
         lines = _job(chosen, words)
+        if _is_cut(chosen.model, view, screen):
+            lines.insert(0, chosen.model)
     elif isinstance(chosen, Crash):
         lines = _crash(chosen, words)
     most = CRASH_LINES if view == "crashes" else DETAIL_LINES
@@ -27,15 +36,19 @@ def describe(view: str, chosen: Model | Queue | Job | Crash | None, snapshot: Sn
     return Text("\n", no_wrap=True, overflow="ellipsis").join(cut)
 
 
+def _is_cut(name: str, view: str, screen: int) -> bool:
+    return cell_len(name) >= open_width(view, screen)
+
+
 def _advice(snapshot: Snapshot, words: Words) -> list[Text | str]:
     advice = snapshot.advice
     if advice is None:
         return []
     if not advice.model:
-        return [words("advice.none"), *advice.reasons[:1]]
+        return [" ".join((words("advice.none"), *map(words.reason, advice.reasons[:1])))]
     key = "advice.replacing" if advice.replaces else "advice"
     first = Text(words(key, model=advice.model, replaces=advice.replaces), style="bold")
-    return [first, " ".join(advice.reasons)]
+    return [first, " ".join(map(words.reason, advice.reasons))]
 
 
 def _machine(snapshot: Snapshot, words: Words) -> list[Text | str]:

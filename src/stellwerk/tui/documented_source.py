@@ -59,7 +59,7 @@ class DocumentedSource:
         await set_resolution(self._connection, resolution)
 
     async def set_paused(self, queue: Queue, paused: bool) -> None:
-        await set_paused(self._connection, queue, paused)
+        await set_paused(self._connection, "/admin/queue", queue, paused)
 
     async def cancel(self, job: Job) -> None:
         await cancel(self._connection, job)
@@ -71,7 +71,8 @@ class DocumentedSource:
             told = await self._routes.get(f"/admin/queue/{quote(model.name, safe='')}")
             if isinstance(told, Mapping):
                 stored = known.pop(model.name, None)
-                queues.append(queue_of({**told, "model": model.name, "paused": stored is not None and stored.paused}))
+                paused = told.get("paused") is True or (stored is not None and stored.paused)
+                queues.append(queue_of({**told, "model": model.name, "paused": paused}))
         return (*queues, *known.values())
 
 
@@ -91,14 +92,15 @@ def _path(model: Model, verb: str) -> str:
 
 
 def _model(name: str, row: Mapping[str, Any]) -> Model:
-    healthy = row.get("is_healthy")
+    healthy, state = row.get("is_healthy"), state_of(row.get("status"))
     return Model(
         name=clean(name),
-        state=state_of(row.get("status")),
+        state=state,
         port=whole(row.get("port")) or None,
         uptime=number(row.get("uptime_seconds")),
         resolution=clean(row.get("resolution"), 20),
-        healthy=healthy if isinstance(healthy, bool) else None,
+        # Nothing is wrong with a model that nobody has loaded.
+        healthy=healthy if isinstance(healthy, bool) and state != "stopped" else None,
         memory_mib=number(row.get("memory_mb")),
         error=clean(row.get("error")),
     )

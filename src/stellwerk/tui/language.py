@@ -3,6 +3,7 @@
 Every text has a key and stands here in both languages with the same `{placeholders}`.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -44,6 +45,7 @@ TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
     "state.draining": {"en": "draining", "de": "leert sich"},
     "state.crashed": {"en": "crashed", "de": "abgestürzt"},
     "state.stopped": {"en": "stopped", "de": "steht"},
+    "state.unusable": {"en": "unusable", "de": "defekt"},
     "state.queued": {"en": "queued", "de": "wartet"},
     "state.done": {"en": "done", "de": "fertig"},
     "state.failed": {"en": "failed", "de": "misslungen"},
@@ -63,6 +65,37 @@ TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
         "de": "Auto-Switch rät zu: {model} statt {replaces}",
     },
     "advice.none": {"en": "Auto-switch suggests no change.", "de": "Auto-Switch rät zu keiner Änderung."},
+    # As the gateway says them, which only speaks English.
+    "reason.none": {
+        "en": "No local model was asked for in the window.",
+        "de": "Im Zeitraum wurde kein lokales Modell gefragt.",
+    },
+    "reason.share": {
+        "en": "{model} had {requests} of {total} requests ({share}).",
+        "de": "{model} hatte {requests} von {total} Anfragen ({share}).",
+    },
+    "reason.loaded": {"en": "It is in memory already.", "de": "Es ist schon geladen."},
+    "reason.few": {
+        "en": "Fewer than {least} requests say too little.",
+        "de": "Weniger als {least} Anfragen sagen zu wenig.",
+    },
+    "reason.unclear": {
+        "en": "Less than {share} of the requests is no clear pattern.",
+        "de": "Weniger als {share} der Anfragen sind kein klares Muster.",
+    },
+    "reason.cooldown": {
+        "en": "The last switch was a moment ago; the next one may come in {seconds} s.",
+        "de": "Eben erst wurde gewechselt; wieder möglich in {seconds} s.",
+    },
+    "reason.off": {"en": "Switching by itself is off.", "de": "Von selbst gewechselt wird nicht."},
+    "reason.pinned": {
+        "en": "Every model in memory is pinned.",
+        "de": "Jedes geladene Modell ist angeheftet.",
+    },
+    "reason.busy": {
+        "en": "{model} would have to go, and work is running on it.",
+        "de": "{model} müsste weichen und wird gerade gebraucht.",
+    },
     "machine": {"en": "Calls running: {calls}   {memory}", "de": "Laufende Anfragen: {calls}   {memory}"},
     "machine.memory": {
         "en": "memory of models: {used} of {capacity} MiB",
@@ -72,7 +105,7 @@ TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
         "en": "{queue}: timed out {timeout}, cancelled {cancelled}, given up {dead}, room for {room} waiting",
         "de": "{queue}: zu spät {timeout}, abgebrochen {cancelled}, aufgegeben {dead}, Platz für {room} Wartende",
     },
-    "job.more": {"en": "{id}, {kind}, tried {attempts} times", "de": "{id}, {kind}, {attempts}-mal versucht"},
+    "job.more": {"en": "{id}, {kind}, attempts: {attempts}", "de": "{id}, {kind}, Versuche: {attempts}"},
     "job.progress": {"en": "done: {done} of {total} {unit}", "de": "erledigt: {done} von {total} {unit}"},
     "crash.lines": {"en": "Last lines of {model}:", "de": "Letzte Zeilen von {model}:"},
     "crash.no_lines": {"en": "{model} left no last lines.", "de": "{model} hat keine letzten Zeilen hinterlassen."},
@@ -173,6 +206,14 @@ TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 
 
+_PLACEHOLDER = re.compile(r"\\{(\w+)\\}")
+_REASONS: Final[Mapping[str, re.Pattern[str]]] = {
+    key: re.compile(_PLACEHOLDER.sub(r"(?P<\1>.+)", re.escape(text["en"])))
+    for key, text in TEXTS.items()
+    if key.startswith("reason.")
+}
+
+
 def language(environ: Mapping[str, str]) -> Language:
     """`de` when the locale of the environment starts with it, `en` otherwise."""
     locale = environ.get("LC_ALL") or environ.get("LC_MESSAGES") or environ.get("LANG") or ""
@@ -187,6 +228,13 @@ class Words:
 
     def __call__(self, key: str, **values: Any) -> str:
         return TEXTS[key][self.language].format_map(values)
+
+    def reason(self, said: str) -> str:
+        """A sentence of the gateway's in the language of the console; one that it does not know stays English."""
+        for key, pattern in _REASONS.items():
+            if (found := pattern.fullmatch(said)) is not None:
+                return self(key, **found.groupdict())
+        return said
 
     def state(self, state: str) -> str:
         """A state that a newer gateway has and this table lacks is shown as it is."""

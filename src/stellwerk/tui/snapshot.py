@@ -11,7 +11,7 @@ WAITING_STATES = frozenset({"queued", "leased", "running"})
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     state: str
-    """running, loading, draining, crashed or stopped; a newer gateway may have more."""
+    """running, loading, draining, crashed, stopped or unusable; a newer gateway may have more."""
     port: int | None = None
     uptime: float | None = None
     resolution: str = ""
@@ -21,7 +21,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def loaded(self) -> bool:
-        return self.state != "stopped"
+        return self.state not in {"stopped", "unusable"}
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ COLUMNS: Final[Mapping[str, tuple[tuple[str, int], ...]]] = {
 LEAST_WIDTH = 12
 _SIGNS: Final[Mapping[str, tuple[str, str]]] = {
     "running": ("●", "green"), "loading": ("◐", "yellow"), "draining": ("◑", "yellow"), "crashed": ("✗", "red"),
-    "stopped": ("○", ""), "queued": ("○", ""), "done": ("✓", "green"), "failed": ("✗", "red"),
+    "stopped": ("○", ""), "unusable": ("✗", "red"), "queued": ("○", ""), "done": ("✓", "green"), "failed": ("✗", "red"),
     "cancelled": ("–", ""), "dead": ("✗", "red"),
 }  # fmt: skip
 
@@ -46,9 +46,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 def widths(view: str, screen: int) -> list[int]:
     """The widths of a view's columns on a screen of that many cells, the last of which a scroll bar may take."""
-    fixed = [width for _, width in COLUMNS[view]]
-    rest = max(LEAST_WIDTH, screen - 1 - sum(fixed))
-    return [width or rest for width in fixed]
+    rest = open_width(view, screen)
+    return [width or rest for _, width in COLUMNS[view]]
+
+
+def open_width(view: str, screen: int) -> int:
+    """The width of the column that takes what the others leave."""
+    return max(LEAST_WIDTH, screen - 1 - sum(width for _, width in COLUMNS[view]))
 
 
 def rows_of(view: str, snapshot: Snapshot, throughput: Throughput, words: Words, wanted: str = "") -> list[Row]:

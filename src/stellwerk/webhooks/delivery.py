@@ -107,12 +107,25 @@ class Webhooks:
         Never waits and never raises. What it takes is on the disk with the writer's next commit. `data` must be JSON
         and is read at once; for `generate.requested` it holds apikey, prompt, model, stream, images and raw.
         """
-        wanted = self._wanted.get(event)
-        if wanted is None:
-            return
+        for message in self._messages(event, data):
+            self._intake.add(message)
+
+    def store(self, connection: Connection, event: str, data: Mapping[str, Any]) -> None:
+        """The same in a transaction of somebody else's: the messages are kept with what it does, or neither is.
+
+        In the writer's thread. `look` afterwards sends them without delay.
+        """
+        self._intake.store_with(connection, self._messages(event, data))
+
+    def look(self) -> None:
+        """Something may be due that was not before."""
+        self._wake.set()
+
+    def _messages(self, event: str, data: Mapping[str, Any]) -> list[NewMessage]:
         now = self._clock.now()
         bodies: dict[tuple[bool, bool], bytes] = {}
-        for subscription in wanted:
+        messages: list[NewMessage] = []
+        for subscription in self._wanted.get(event, ()):
             options = subscription.with_images, subscription.with_key
             if event != GENERATE_REQUESTED:
                 options = False, False
@@ -121,18 +134,19 @@ class Webhooks:
                     bodies[options] = make_body(event, data, now, with_images=options[0], with_key=options[1])
             except (TypeError, ValueError, RecursionError) as error:
                 _log.error("an event %s cannot be told to webhooks: %s", event, type(error).__name__)
-                self._intake.dropped[subscription.id] += 1
+                self._intake.refused.append(subscription.id)
                 continue
-            self._intake.add(self._message(subscription.id, event, bodies[options], now))
+            messages.append(self._message(subscription.id, event, bodies[options], now))
+        return messages
 
     @property
     def dropped(self) -> int:
         """Messages that are lost because too many waited for their receiver or for the storage."""
-        return self._intake.dropped.total()
+        return self._intake.count_dropped().total()
 
     def dropped_of(self, subscription_id: int) -> int:
         """The same of one subscription."""
-        return self._intake.dropped[subscription_id]
+        return self._intake.count_dropped()[subscription_id]
 
     def _message(self, subscription_id: int, event: str, body: bytes, now: float) -> NewMessage:
         return NewMessage(id=new_message_id(), subscription_id=subscription_id, event=event, body=body, created_at=now)
@@ -294,7 +308,8 @@ class Webhooks:
             self.failed += 1
         if verdict is None:
             return
-        if verdict.state is State.FAILED:
+        # Who has asked for a test is told what came of it.
+        if verdict.state is State.FAILED and claimed.event != TEST:
             _log.warning("a message for the webhook %d has failed: %s", claimed.subscription_id, result.error)
         if verdict.disabled_reason is not None:
             _log.warning("the webhook %d is switched off: %s", claimed.subscription_id, verdict.disabled_reason)

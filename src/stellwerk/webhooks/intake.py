@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -37,6 +37,8 @@ class Intake:
         """`stored` is called when messages have reached the outbox."""
         self.dropped: Counter[int] = Counter()
         """Messages that are lost because too many waited, by subscription."""
+        self.refused: deque[int] = deque()
+        """Subscriptions of lost messages that are not counted yet: every thread may append to it."""
         self._submit = submit
         self._seal = seal
         self._tell_stored = stored
@@ -59,6 +61,17 @@ class Intake:
         self._bytes += len(message.body)
         if self._storing is None:
             self.store()
+
+    def store_with(self, connection: Connection, messages: Sequence[NewMessage]) -> None:
+        """Stores messages in a transaction of somebody else's. In the writer's thread."""
+        if messages:
+            self.refused.extend(_store(connection, seal=self._seal, batch=messages).elements())
+
+    def count_dropped(self) -> Counter[int]:
+        """Messages that are lost, by subscription."""
+        while self.refused:
+            self.dropped[self.refused.popleft()] += 1
+        return self.dropped
 
     def store(self) -> None:
         """Begins to store what waits, unless that is under way."""

@@ -32,7 +32,7 @@ from sqlalchemy import (
 from stellwerk.core.errors import Conflict, NotFound
 from stellwerk.storage.tables import metadata, row_number
 from stellwerk.webhooks.payloads import TEST
-from stellwerk.webhooks.schedule import Result, State, Verdict, judge
+from stellwerk.webhooks.schedule import FORGOTTEN_SECONDS, Result, State, Verdict, judge
 from stellwerk.webhooks.subscriptions import disable, set_failing, webhook_subscriptions
 
 MOST_PENDING = 10_000
@@ -231,11 +231,14 @@ def settle(connection: Connection, claimed: Claimed, result: Result, *, now: flo
     if row is None:
         return None
     attempts = row.attempts + 1
+    failing_since = row.failing_since
+    if not result.delivered and failing_since is not None and _is_forgotten(connection, claimed.subscription_id, now):
+        failing_since = None
     verdict = judge(
         result,
         attempts=attempts,
         retried=claimed.event != TEST,
-        failing_since=row.failing_since,
+        failing_since=failing_since,
         now=now,
         chance=chance,
     )
@@ -246,7 +249,7 @@ def settle(connection: Connection, claimed: Claimed, result: Result, *, now: flo
         columns["body"] = None
     connection.execute(update(webhook_messages).where(_messages.number == claimed.number).values(columns))
     _log_attempt(connection, claimed, result)
-    _judge_receiver(connection, claimed.subscription_id, result, row.failing_since, verdict)
+    _judge_receiver(connection, claimed.subscription_id, result, failing_since, verdict)
     return verdict
 
 
@@ -300,6 +303,13 @@ def _log_attempt(connection: Connection, claimed: Claimed, result: Result) -> No
         "error": None if result.error is None else result.error[:200],
     }
     connection.execute(insert(webhook_attempts).values(row))
+
+
+def _is_forgotten(connection: Connection, subscription_id: int, now: float) -> bool:
+    """Whether the last delivery of all is so long ago that a failure begins a new row."""
+    query = select(_attempts.at).where(_attempts.subscription_id == subscription_id)
+    last = connection.scalar(query.order_by(_attempts.number.desc()).limit(1))
+    return last is None or now - last >= FORGOTTEN_SECONDS
 
 
 def _judge_receiver(

@@ -16,6 +16,10 @@ LONGEST_DELAY = 24 * 3600.0
 FAILING_SECONDS = 5 * 24 * 3600.0
 """A receiver that takes nothing for so long is switched off."""
 
+FORGOTTEN_SECONDS = 2 * 24 * 3600.0
+"""A failure that nothing has followed for so long says nothing of the receiver any more. Longer than any retry waits:
+what happens seldom must not switch its receiver off by failing twice."""
+
 _JITTER = 0.2
 _LONGEST_PAUSE = 60.0
 _LONGEST_HEADER = 64

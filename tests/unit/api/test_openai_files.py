@@ -6,6 +6,7 @@ from stellwerk.api._guard import Request
 from stellwerk.api.jobs.ownership import Ownership
 from stellwerk.api.openai.file_store import PART_BYTES, FileStore
 from stellwerk.api.openai.files import FilesAPI
+from stellwerk.core.errors import Unavailable
 from stellwerk.records.files import Whose
 from stellwerk.storage.sealing import Seal
 from tests.port_fakes import ALICE, RecordedExchange
@@ -51,3 +52,13 @@ async def test_a_file_is_read_no_faster_than_its_client_takes_it(store):
     await showing
     assert client.written == content
     assert client.source is None
+
+
+async def test_without_room_on_the_disk_no_file_is_stored(database, clock):
+    async def run(work):
+        raise AssertionError("nothing is written")
+
+    store = FileStore(run=run, fetch=database.fetch, seal=Seal(bytes(32)), clock=clock, has_room=lambda: False)
+    with pytest.raises(Unavailable) as caught:
+        await store.add(ALICE, Whose(), purpose="batch", name="a.jsonl", content=b"x")
+    assert caught.value.code == "storage_full"

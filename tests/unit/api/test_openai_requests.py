@@ -376,7 +376,10 @@ def test_arbitrary_bytes_are_read_or_refused(body, content_type):
             read_body(body, content_type, decoder)
 
 
-@pytest.mark.parametrize("name", ["MODEL", "Model", "mOdel", "STREAM", "Max_Tokens", "N", "Messages"])
+@pytest.mark.parametrize(
+    "name",
+    ["MODEL", "Model", "mOdel", "STREAM", "Max_Tokens", "N", "Messages", "me\u017f\u017fages", "max_to\u212aens"],
+)
 def test_a_field_that_we_read_cannot_be_written_twice_in_two_spellings(name):
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}], name: "other"}).encode()
     with pytest.raises(BadRequest) as caught:

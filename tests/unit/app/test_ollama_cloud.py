@@ -40,7 +40,7 @@ def write(folder, text, name="config/config.yaml"):
         ({"OLLAMA_API_KEYS": "key1,key2,key3"}, ["key1", "key2", "key3"]),
         ({"OLLAMA_API_KEYS": " key1 ,, key2 , key1,"}, ["key1", "key2"]),
         ({"OLLAMA_API_KEYS": "key1", "OLLAMA_API_KEY": "other"}, ["key1"]),
-        ({"OLLAMA_API_KEYS": " , ", "OLLAMA_API_KEY": "other"}, []),
+        ({"OLLAMA_API_KEYS": " , ", "OLLAMA_API_KEY": "other"}, ["other"]),
         ({"OLLAMA_API_KEYS": "", "OLLAMA_API_KEY": "other\n"}, ["other"]),
         ({"OLLAMA_API_KEY_0": "a", "OLLAMA_API_KEY_1": "b"}, ["a", "b"]),
         ({}, []),

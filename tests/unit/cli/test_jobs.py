@@ -143,6 +143,11 @@ def test_jobs_are_cancelled_each_for_itself(server):
     assert [seen.method for seen in server.seen] == ["DELETE", "DELETE"]
 
 
+def test_what_is_no_id_is_no_job_either(server):
+    server.script = [refused(404, "There is no such request.", "not_found")]
+    assert "There is no such job" in run(server, "show", "nope", expect=1).stderr
+
+
 def test_one_that_had_ended_is_not_called_cancelled(server):
     server.script = [answer(job("completed"))]
     assert f"Job {ID} had ended already: done" in run(server, "cancel", ID).stderr

@@ -2,13 +2,14 @@ import os
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 import stellwerk
-from stellwerk.cli.main import COMMANDS, EX_CONFIG, INTERRUPTED, Commands, app
+from stellwerk.cli.main import COMMANDS, EX_CONFIG, EX_IOERR, INTERRUPTED, Commands, app
 from stellwerk.config.problems import ConfigError, ConfigProblem
 
 
@@ -82,3 +83,13 @@ def test_the_module_is_the_command():
         [sys.executable, "-m", "stellwerk", "--version"], capture_output=True, text=True, check=True, timeout=30
     )
     assert result.stdout == f"stellwerk {stellwerk.__version__}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_output_that_finds_no_room_ends_with_a_sentence_and_no_traceback():
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "stellwerk", "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
+    assert done.returncode == EX_IOERR
+    assert done.stderr.startswith("The output is not complete") or done.stderr.startswith("Die Ausgabe")
+    assert done.stderr.count("\n") == 1

@@ -32,7 +32,7 @@ def test_a_key_is_generated_and_shown_once(run, stored):
     assert re.fullmatch(KEY, key)
     assert title.split("\t") == ["id", "key", "created", "last used", "per minute", "active", "description"]
     [record] = stored()
-    assert row.split("\t")[:2] == [record.id, f"sk-sw-{record.id}-…{key[-4:]}"]
+    assert row.split("\t")[:2] == [record.id, f"…{key[-4:]}"]
     assert row.split("\t")[3:] == ["never", "10", "yes", "shell"]
     assert (record.role, record.allowance.requests_per_minute) == (Role.USER, 10)
     assert f"Key {record.id}, 10 requests a minute" in done.stderr
@@ -243,6 +243,25 @@ def test_the_history_is_private_and_holds_no_secret(typed, environment, tmp_path
         again.wait_for(PROMPT)
         # Twice one line back.
         assert f"Key {key_id} was removed before" in again.obey("\x10\x10")
+
+
+def test_a_line_that_the_locale_cannot_hold_ends_nothing(environment, tmp_path):
+    narrow = environment | {"LC_ALL": "C"}
+    for _ in range(2):
+        # The second time it stands in the history.
+        with on_a_terminal("shell", environment=narrow, folder=tmp_path) as process:
+            process.wait_for(PROMPT)
+            assert "No such key" in process.obey("describe abc Käse")
+            process.type("exit\r")
+            assert process.wait_for_end() == 0
+
+
+def test_the_list_of_keys_is_whole_on_a_terminal_of_eighty_columns(typed, stored):
+    typed.obey("generatekey")
+    listed = typed.obey("listkeys")
+    [record] = stored()
+    for part in (record.id, f"…{record.last_four}", "per minute", "active", "description", "shell"):
+        assert part in listed
 
 
 def test_a_closed_input_ends_it_at_once(environment):

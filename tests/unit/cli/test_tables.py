@@ -77,6 +77,25 @@ def test_other_programs_always_get_every_column(capsys):
     assert capsys.readouterr().out == "name\tmodels\na\tall\n"
 
 
+def test_what_a_terminal_is_too_narrow_for_stands_below_its_row(terminal):
+    columns = [Column("message"), Column("at"), Column("state"), Column("error", wraps=True, usual="–")]
+    rows = [["m" * 20, "2026-11-21 23:00", "waits", "refused"], ["n" * 20, "2026-11-21 23:01", "delivered", "–"]]
+    print_table(columns, rows)
+    assert [line.rstrip() for line in terminal()] == [
+        "message              at",
+        f"{'m' * 20} 2026-11-21 23:00",
+        "    state: waits, error: refused",
+        f"{'n' * 20} 2026-11-21 23:01",
+        "    state: delivered",
+    ]
+
+
+def test_a_cell_that_is_wider_than_the_terminal_is_folded(terminal):
+    print_table([Column("id"), Column("name")], [["x" * 50, "y" * 50]])
+    shown = "".join(line.strip() for line in terminal())
+    assert shown == f"id{'x' * 50}name:{'y' * 50}"
+
+
 def test_a_title_is_never_cut(terminal):
     print_table([Column("Benutzer", wraps=True), Column("x" * 31)], [["a" * 30, "b"]])
     assert any("Benutzer" in line for line in terminal())

@@ -1,3 +1,4 @@
+import inspect
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -5,7 +6,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from stellwerk.cli import webhook_view, webhooks
+from stellwerk.http import egress
+from stellwerk.http.egress import Egress
+from stellwerk.http.egress_url import UrlRefused
 from stellwerk.records.audit import read
+from stellwerk.webhooks import attempt, delivery, schedule
 
 SECRET = r"whsec_[\w+/]{43}="
 
@@ -146,6 +151,24 @@ def test_changes_are_audited_without_secrets(run, added, database):
     ]  # fmt: skip
     assert added not in str(records)
     assert "/hook" not in str(records)
+
+
+def test_what_came_of_a_test_is_said_in_german(run, added, receiver, german):
+    receiver.status = 500
+    done = run("test", "1", expect=1)
+    assert done.stderr == "Die Nachricht ist nicht angekommen: Der Empfänger hat mit 500 geantwortet.\n"
+    receiver.status = 410
+    run("test", "1", expect=1)
+    assert "aus: Der Empfänger hat mit 410 geantwortet" in run("list").stdout
+
+
+def test_failures_are_known_by_what_the_gateway_stores_of_them(german):
+    written = "".join(inspect.getsource(module) for module in (attempt, delivery, egress, schedule))
+    for stored in webhook_view.FAILURES:
+        assert f'"{stored}"' in written
+    with pytest.raises(UrlRefused) as refused:
+        Egress(tuple).parse("http://127.0.0.1/")
+    assert webhook_view.explain_failure(refused.value.message).startswith("Diese URL wird nicht gerufen")
 
 
 @pytest.mark.parametrize("module", [webhooks, webhook_view])

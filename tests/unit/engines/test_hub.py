@@ -108,6 +108,16 @@ async def test_a_hub_that_is_not_there_is_an_upstream_error(free_port):
         await Hub(f"http://127.0.0.1:{free_port}").files("u/r")
 
 
+async def test_a_search_asks_once_and_tells_at_once_what_is_wrong(small_hub, free_port):
+    with pytest.raises(UpstreamError) as refused:
+        await Hub(f"http://127.0.0.1:{free_port}", seconds=5.0).search("tiny")
+    assert refused.value.code == "upstream_unreachable"
+    small_hub.broken = 503
+    with pytest.raises(UpstreamError):
+        await Hub(small_hub.url, seconds=5.0).search("tiny")
+    assert len(small_hub.hub.requests) == 1
+
+
 async def test_a_hub_that_answers_nonsense_is_an_upstream_error(small_hub):
     async def nonsense(talk):
         await talk.answer(b'{"siblings": [{"lfs": {"size": 1}}]}' if "revision" in talk.request.path else b"<html>")

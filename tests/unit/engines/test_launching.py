@@ -240,6 +240,7 @@ def test_the_catalogue_sees_what_a_model_can_do(files: dict[str, ModelFile], tmp
     assert chat.operations == {Operation.CHAT, Operation.COMPLETION}
     assert (chat.provider, chat.id, chat.quantization, chat.context_length) == ("local", "chat", "F16", 2048)
     assert (chat.architecture, chat.parameter_count) == ("llama", files["chat"].facts.parameter_count)
+    assert chat.embedding_length == files["chat"].facts.shape.embedding_length > 0
     assert chat.local
     assert chat.created > 1_700_000_000
     assert (chat.input_modalities, chat.output_modalities) == (("text",), ("text",))

@@ -23,13 +23,27 @@ def test_a_folder_that_does_not_exist_is_empty(tmp_path: Path):
 
 @pytest.mark.parametrize(
     "name",
-    [".hidden.gguf", "-flag.gguf", "a b.gguf", "ä.gguf", "x" * 121 + ".gguf", "a.GGUF", "a.gguf.part", "a\n.gguf"],
+    [".hidden.gguf", "a.gguf.part", "a\n.gguf", "chat.GGUF", "notes.txt"],
 )
-def test_odd_names_are_passed_over(models: Path, name: str):
+def test_what_nobody_means_as_a_model_is_passed_over(models: Path, name: str):
     (models / name).write_bytes((models / "chat.gguf").read_bytes())
     shelf = ModelFiles(models).scan()
     assert set(shelf.files) == {"chat", "embedding"}
     assert shelf.broken == {}
+
+
+@pytest.mark.parametrize("stem", ["-flag", "a b", "ä", "model (1)"])
+def test_a_file_with_an_odd_name_is_no_model_and_says_why(models: Path, stem: str):
+    (models / f"{stem}.gguf").write_bytes((models / "chat.gguf").read_bytes())
+    shelf = ModelFiles(models).scan()
+    assert set(shelf.files) == {"chat", "embedding"}
+    assert "name has to be" in shelf.broken[stem]
+
+
+def test_a_name_that_is_too_long_or_in_capitals_is_odd_too(models: Path):
+    for name in ("x" * 121 + ".gguf", "LOUD.GGUF"):
+        (models / name).write_bytes((models / "chat.gguf").read_bytes())
+    assert set(ModelFiles(models).scan().broken) == {"x" * 120, "LOUD"}
 
 
 def test_links_pipes_and_folders_are_passed_over(models: Path, tmp_path: Path):
@@ -37,7 +51,10 @@ def test_links_pipes_and_folders_are_passed_over(models: Path, tmp_path: Path):
     (models / "link.gguf").symlink_to(outside)
     os.mkfifo(models / "pipe.gguf")
     (models / "folder.gguf").mkdir()
-    assert set(ModelFiles(models).scan().files) == {"chat", "embedding"}
+    shelf = ModelFiles(models).scan()
+    assert set(shelf.files) == {"chat", "embedding"}
+    assert list(shelf.broken) == ["link"]
+    assert "links are not followed" in shelf.broken["link"]
 
 
 def test_projectors_and_adapters_are_no_models(models: Path):
@@ -49,9 +66,14 @@ def test_projectors_and_adapters_are_no_models(models: Path):
 
 def test_a_split_model_appears_once_when_all_its_parts_are_there(models: Path):
     first = write_tiny_chat_model(models / "big-00001-of-00002.gguf")
-    assert "big" not in ModelFiles(models).scan().files
+    shelf = ModelFiles(models).scan()
+    assert "big" not in shelf.files
+    assert shelf.broken["big"] == "a part of it is missing"
     (models / "big-00002-of-00002.gguf").write_bytes(b"x" * 100)
     assert "begin" in ModelFiles(models).scan().broken["big"]
+    first.rename(models / "elsewhere")
+    assert ModelFiles(models).scan().broken["big"] == "a part of it is missing"
+    (models / "elsewhere").rename(first)
     (models / "big-00002-of-00002.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0) + bytes(76))
     files = ModelFiles(models).scan().files
     assert set(files) == {"big", "chat", "embedding"}
@@ -83,7 +105,7 @@ def test_projectors_are_kept_apart_with_what_is_wrong_with_them(models: Path):
     (models / "mmproj-broken.gguf").write_bytes(b"GGUF")
     shelf = ModelFiles(models).scan()
     assert set(shelf.files) == {"chat", "embedding"}
-    assert shelf.broken == {}
+    assert set(shelf.broken) == {"mmproj-broken"}
     assert {one.path: bool(one.facts.fault) for one in shelf.projectors} == {good: False, bad: True}
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from stellwerk.core.errors import BadRequest, Conflict
 from stellwerk.engines.model_files import ModelFile, ModelFiles
-from stellwerk.engines.model_folder import copy_model, remove_model
+from stellwerk.engines.model_folder import check_inside, copy_model, remove_model, remove_unusable
 
 
 def files(folder: Path) -> dict[str, ModelFile]:
@@ -53,3 +53,27 @@ def test_what_lies_elsewhere_is_left_alone(models: Path, tmp_path: Path):
             remove_model(file, folder)
         assert caught.value.code == "model_protected"
     assert file.path.exists()
+
+
+def test_what_lies_elsewhere_is_known_before_anything_is_removed(models: Path, tmp_path: Path):
+    file = files(models)["chat"]
+    check_inside(file, models)
+    with pytest.raises(Conflict):
+        check_inside(file, tmp_path)
+
+
+def test_what_cannot_be_used_is_removed_with_all_its_parts_and_nothing_else(models: Path):
+    for name in ("half.gguf", "half.bin", "half-00001-of-00002.gguf", "half-00002-of-00002.gguf"):
+        (models / name).write_bytes(b"GGUF")
+    (models / "half-2.gguf").write_bytes(b"GGUF")
+    remove_unusable("half", models)
+    assert {path.name for path in models.iterdir()} == {"chat.gguf", "embedding.gguf", "half-2.gguf"}
+
+
+@pytest.mark.parametrize("name", ["nobody", "../chat", ".*", "chat.gguf"])
+def test_only_what_lies_in_the_folder_under_this_very_name_is_removed(models: Path, tmp_path: Path, name: str):
+    for folder in (models, tmp_path / "none", None):
+        with pytest.raises(Conflict) as caught:
+            remove_unusable(name, folder)
+        assert caught.value.code == "model_protected"
+    assert set(files(models)) == {"chat", "embedding"}

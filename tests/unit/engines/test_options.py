@@ -162,6 +162,19 @@ def test_a_model_that_is_only_called_vision_is_loaded_as_text_when_it_has_no_pro
     assert options(model("bark-7b")).type is ModelType.TEXT
 
 
+def test_a_model_whose_name_says_nothing_sees_with_the_projector_that_came_with_it():
+    name, own = "gemma-3-4b-it-Q4_K_M", eyes("mmproj-gemma-3-4b-it-F16.gguf", width=4096)
+    strangers = (eyes("mmproj-gemma-3-12b-it-F16.gguf"), eyes("mmproj-model-f16.gguf"))
+    found = options(model(name), None, *strangers, own)
+    assert (found.type, found.mmproj, found.sees, found.fault) == (ModelType.VISION, own.path, True, None)
+    assert options(model(name), None, eyes(own.path.name, hears=True)).type is ModelType.OMNI
+    for projectors in (strangers, (eyes(own.path.name, width=64),), (eyes(own.path.name, fault="bad"),)):
+        found = options(model(name), None, *projectors)
+        assert (found.type, found.mmproj) == (ModelType.TEXT, None)
+    assert options(model(name), EngineOverrides(type=ModelType.TEXT), own).mmproj is None
+    assert options(model(name, embeds=True, pooling="mean"), None, own).type is ModelType.EMBEDDING
+
+
 def test_a_model_that_embeds_goes_on_doing_so_without_a_projector():
     found = options(model("vision-embed", embeds=True, pooling="mean"))
     assert (found.type, found.fault, found.embeds) == (ModelType.EMBEDDING, None, True)

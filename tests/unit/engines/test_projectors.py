@@ -37,6 +37,11 @@ def test_the_whole_name_of_the_model_counts_most():
     assert score("Qwen2.5-VL-7B-Instruct", "mmproj-Qwen2.5-VL-7B-Instruct-f16") >= 100
 
 
+def test_the_quantisation_of_the_model_is_no_part_of_its_name():
+    names = ("mmproj-other-vl-F16.gguf", "mmproj-seeing-vl-F16.gguf")
+    assert found("seeing-vl-Q4_K_M", *names) == names[1]
+
+
 def test_family_size_and_version_count_where_the_names_differ():
     names = ("mmproj-gemma-3-4b.gguf", "mmproj-qwen2.5-vl-3b.gguf", "mmproj-qwen2.5-vl-7b.gguf")
     assert found("Qwen2.5-VL-7B-Instruct-Q4_K_M", *names) == names[2]

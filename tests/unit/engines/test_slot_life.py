@@ -198,6 +198,20 @@ async def test_a_busy_model_keeps_its_place_for_a_turn(models: Path):
         (await waiting).release()
 
 
+async def test_two_busy_models_do_not_change_places_after_every_answer(models: Path):
+    async with slots_with_room_for(1, models, turn_seconds=600.0) as slots:
+        (await use(slots, "chat")).release()
+        waiting = asyncio.create_task(use(slots, "embedding"))
+        await until(lambda: slots.waiting() and slots.waiting()[0].model == "embedding")
+        # A client asks again as soon as it has its answer: in between, nobody holds the model.
+        for _ in range(30):
+            (await asyncio.wait_for(use(slots, "chat"), 1.0)).release()
+            await asyncio.sleep(0.01)
+        assert loaded(slots) == {"chat"}
+        (await waiting).release()
+        assert loaded(slots) == {"embedding"}
+
+
 async def test_who_gives_up_waiting_for_room_takes_nothing_from_the_others(models: Path):
     async with slots_with_room_for(1, models) as slots:
         held = await use(slots, "chat")
@@ -288,6 +302,18 @@ async def test_options_of_a_load_hold_for_later_ones_until_they_are_taken_back(m
         assert next(model for model in slots.models() if model.name == "chat").context_length == 512
 
 
+async def test_who_loads_a_model_whose_file_has_been_replaced_gets_the_new_one(models: Path):
+    async with running_slots(models) as slots:
+        before = await slots.load("chat")
+        assert (await slots.load("chat")).pid == before.pid
+        write_tiny_chat_model(models / "new", context=512).rename(models / "chat.gguf")
+        await slots.rescan()
+        after = await slots.load("chat")
+        assert (after.port, after.context) == (before.port, 512)
+        assert after.pid != before.pid
+        assert ends(before.pid, 5.0)
+
+
 async def test_options_that_cannot_work_are_a_bad_request(models: Path):
     async with running_slots(models) as slots:
         with pytest.raises(BadRequest, match="projector"):
@@ -356,14 +382,33 @@ async def test_a_model_outside_the_folder_has_the_id_of_the_configuration(models
     async with running_slots(models, named={"own": elsewhere}) as slots:
         lease = await use(slots, "own")
         assert await chat(lease.address) == 200
-        with pytest.raises(Conflict) as caught:
-            await slots.remove("own")
-        assert caught.value.code == "model_loaded"
-        lease.release()
-        await slots.unload(model="own")
+        # Not that it is loaded: nobody shall unload it for nothing.
         with pytest.raises(Conflict) as caught:
             await slots.remove("own")
         assert caught.value.code == "model_protected"
+
+
+async def test_a_loaded_model_is_not_removed(models: Path):
+    async with running_slots(models) as slots:
+        lease = await use(slots, "chat")
+        with pytest.raises(Conflict) as caught:
+            await slots.remove("chat")
+        assert caught.value.code == "model_loaded"
+        lease.release()
+        await slots.unload(model="chat")
+        await slots.remove("chat")
+        assert not (models / "chat.gguf").exists()
+
+
+async def test_a_file_that_cannot_be_used_can_be_removed(models: Path):
+    (models / "half.gguf").write_bytes((models / "chat.gguf").read_bytes()[:5000])
+    async with running_slots(models) as slots:
+        assert set(slots.broken()) == {"half"}
+        await slots.remove("half")
+        assert slots.broken() == {}
+        assert not (models / "half.gguf").exists()
+        with pytest.raises(NotFound):
+            await slots.remove("half")
 
 
 async def test_a_copied_model_answers_and_a_removed_one_is_not_found(models: Path):
@@ -541,7 +586,7 @@ async def test_a_model_that_is_gone_or_broken_does_not_keep_the_others_from_comi
     write_tiny_chat_model(third / "third.gguf", architecture="wonder")
     async with running_slots(third, **said) as slots:
         await until(lambda: "embedding" in at_ports(slots).values())
-        assert slots.broken() == {"chat": "its file is gone since the last start"}
+        await until(lambda: slots.broken() == {"chat": "its file is gone since the last start"})
         await until(lambda: "third" in loaded(slots) and of(slots, "third").state == "failed")
         assert loaded(slots) == {"third", "embedding"}
     async with running_slots(third, **said) as slots:

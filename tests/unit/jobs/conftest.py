@@ -45,7 +45,7 @@ def ended():
 def make_jobs(database, writer, seal, clock, ended):
     """The jobs of one process; another call makes those of another one."""
 
-    def make(run=writer.run, **settings):
+    def make(run=writer.run, has_room=lambda: True, **settings):
         return Jobs(
             run=run,
             submit=writer.submit,
@@ -54,6 +54,7 @@ def make_jobs(database, writer, seal, clock, ended):
             clock=clock,
             settings=JobSettings(**{"look_seconds": 0.01, **settings}),
             on_finished=ended.append,
+            has_room=has_room,
         )
 
     return make

@@ -148,7 +148,9 @@ class JobMachine(RuleBasedStateMachine):
         owner = self.owners[who]
         until = self.now + LEASE_SECONDS
         given = self.commit(
-            lambda c: leasing.lease(c, owner, widths=WIDTHS, count=count, now=self.now, until=until), dies, owner
+            lambda c: leasing.lease(c, owner, widths=WIDTHS, count=count, free=99, now=self.now, until=until),
+            dies,
+            owner,
         )
         if given is None:
             return

@@ -2,10 +2,12 @@ import asyncio
 import time
 
 import pytest
+from sqlalchemy import event
 
 from stellwerk.core.errors import BadRequest, Conflict, NotFound, Unavailable
 from stellwerk.core.principal import Priority
 from stellwerk.jobs.job import Performed, State
+from stellwerk.jobs.jobs import Jobs
 
 OPEN = {"model": 1000}
 
@@ -360,6 +362,27 @@ async def test_cancelling_a_parent_cancels_its_children(jobs, new, ended):
     assert len(ended) == 4
 
 
+async def test_thousands_of_children_are_cancelled_in_a_few_steps(jobs, make_jobs, new, database, ended):
+    parent, children = await split(jobs, new, pages=300)
+    (running,) = await jobs.leases.take({"model": 1}, 1)
+    for child in children[:2]:
+        await jobs.cancel(child.id)
+    ended.clear()
+    statements = []
+    event.listen(database.writing, "before_cursor_execute", lambda *told: statements.append(told[2]))
+    assert (await jobs.cancel(parent.id)).state is State.CANCELLED
+    assert len(statements) < 20
+    assert [job.id for job in ended] == [parent.id, *(child.id for child in children[2:])]
+    found = await jobs.children(parent.id)
+    assert {child.state for child in found} == {State.CANCELLED}
+    assert {(child.status, child.error.code) for child in found} == {(499, "cancelled")}
+    assert [attempt.outcome for attempt in await jobs.attempts(running.job.id)] == ["cancelled"]
+    assert await jobs.leases.finish(running.lease, Performed(status=200)) is None
+    assert (await jobs.counts("model")).total_cancelled == 301
+    with pytest.raises(NotFound):
+        await jobs.body(children[-1].id)
+
+
 async def test_children_have_the_room_of_their_parent(make_jobs, new):
     jobs = make_jobs(max_waiting=1)
     _, pages = await split(jobs, new)
@@ -371,9 +394,10 @@ async def test_children_have_the_room_of_their_parent(make_jobs, new):
 async def test_the_parts_of_one_clients_batch_keep_nobody_else_out(make_jobs, new):
     jobs = make_jobs(max_waiting=2)
     await split(jobs, new)
-    assert (await jobs.counts("model")).waiting == 3
+    assert ((await jobs.counts("model")).waiting, await jobs.waiting("model")) == (3, 0)
     others = [await jobs.enqueue(new(key_id=f"other-{number}")) for number in range(2)]
     assert all(job.state is State.QUEUED for job in others)
+    assert await jobs.waiting("model") == 2
     with pytest.raises(Unavailable):
         await jobs.enqueue(new(key_id="one too many"))
 
@@ -431,3 +455,39 @@ async def test_a_full_disk_acknowledges_nothing(jobs, new, database):
             except Unavailable:
                 await asyncio.sleep(0.01)
     assert (await jobs.counts("model")).waiting == 2
+
+
+# --- what is kept with an end
+
+
+async def test_an_end_is_stored_with_what_is_noted_of_it_or_not_at_all(database, writer, seal, clock, new):
+    noted = []
+
+    def note(connection, job):
+        noted.append((job.id, job.state))
+        if job.key_id == "unlucky":
+            raise Conflict("No.")
+
+    jobs = Jobs(run=writer.run, submit=writer.submit, fetch=database.fetch, seal=seal, clock=clock, note_end=note)
+    done, cancelled, unlucky = [await jobs.enqueue(new(key_id=key)) for key in ("a", "b", "unlucky")]
+    (leased,) = await jobs.leases.take({"model": 1}, 1)
+    assert leased.job.id == done.id
+    await jobs.leases.finish(leased.lease, Performed(status=200))
+    await jobs.cancel(cancelled.id)
+    assert noted == [(done.id, State.DONE), (cancelled.id, State.CANCELLED)]
+    with pytest.raises(Conflict):
+        await jobs.cancel(unlucky.id)
+    assert (await jobs.get(unlucky.id)).state is State.QUEUED
+
+
+async def test_results_of_parts_are_kept_until_the_whole_has_ended(make_jobs, new, clock):
+    jobs = make_jobs(result_hours=1.0, prune_seconds=0.0)
+    parent, _ = await split(jobs, new)
+    (leased,) = await jobs.leases.take({"model": 1}, 1)
+    await jobs.leases.finish(leased.lease, Performed(status=200, result=b"page"))
+    clock.at += 7200
+    await jobs._upkeep.look()
+    assert (await jobs.get(leased.job.id, with_result=True)).result == b"page"
+    await jobs.cancel(parent.id)
+    await jobs._upkeep.look()
+    assert (await jobs.get(leased.job.id, with_result=True)).result is None

@@ -1,3 +1,6 @@
+import math
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,7 +131,7 @@ def test_no_queue_gets_more_turns_than_it_is_wide(queues, count):
         line(str(n), *(waiting(100 * n + one) for one in range(waits)), running=running, width=width)
         for n, (running, width, waits) in enumerate(queues)
     ]
-    given_turns = assign(lines, count=count, now=NOW)
+    given_turns = assign(lines, count=count, free=1000, now=NOW)
     room = sum(min(waits, max(0, width - running)) for running, width, waits in queues)
     assert len(given_turns) == min(count, room)
     for each in lines:
@@ -140,4 +143,19 @@ def test_no_queue_gets_more_turns_than_it_is_wide(queues, count):
 def test_the_queue_with_the_fewest_running_jobs_goes_first():
     slow = line("slow", *(waiting(n) for n in range(10)), running=5)
     quick = line("quick", *(waiting(100 + n) for n in range(10)), running=0)
-    assert [queue for queue, _ in assign([slow, quick], count=5, now=NOW)] == ["quick"] * 5
+    assert [queue for queue, _ in assign([slow, quick], count=5, free=1000, now=NOW)] == ["quick"] * 5
+
+
+@given(free=st.integers(1, 100), queues=st.integers(1, 6))
+def test_one_model_never_gets_more_than_three_quarters_of_many_workers(free, queues):
+    lines = [line(f"q{n}", *(waiting(1000 * n + m) for m in range(100))) for n in range(queues)]
+    given_away = Counter(queue for queue, _ in assign(lines, count=100, free=free, now=NOW))
+    assert max(given_away.values()) <= max(3, math.ceil(free * 3 / 4))
+    assert given_away.total() >= free * 3 // 4
+    if queues == 1 and free >= 4:
+        assert given_away.total() < free
+
+
+def test_few_workers_are_all_used():
+    for free in (1, 2, 3):
+        assert len(assign([line("q", *map(waiting, range(9)))], count=9, free=free, now=NOW)) == free

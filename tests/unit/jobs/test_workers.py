@@ -261,3 +261,66 @@ async def test_a_slow_watcher_is_told_what_it_has_missed(jobs, new, size):
     kept = sum(len(event.data) for event in events)
     assert events[0].offset == size - kept
     assert kept == min(size, 256 * 1024)
+
+
+async def test_a_job_that_is_put_off_loses_no_attempt_and_leaves_no_trace(make_jobs, new, clock, until):
+    jobs = make_jobs(attempts=1)
+    asked = []
+
+    async def perform(leased, sink):
+        asked.append(leased.attempt)
+        return Performed.not_yet(2, "key") if len(asked) < 3 else Performed(status=200)
+
+    job = await jobs.enqueue(new())
+    async with working(jobs, perform, clock) as workers:
+        for count in (1, 2):
+            await until(lambda: len(asked) == count and not workers.running)  # noqa: B023 - it is called in this round
+            waiting = await jobs.get(job.id)
+            assert (waiting.state, waiting.attempts, waiting.started_at) == (State.QUEUED, 0, None)
+            clock.at += 2.1
+        ended = await jobs.wait(job.id, 5)
+    assert (ended.state, asked) == (State.DONE, [1, 1, 1])
+    assert [attempt.outcome for attempt in await jobs.attempts(job.id)] == ["done"]
+
+
+async def test_who_has_reached_his_limit_keeps_no_worker_from_others(make_jobs, new, clock):
+    jobs = make_jobs(workers=4)
+
+    async def perform(leased, sink):
+        return Performed.not_yet(30, "key") if leased.job.key_id == "limited" else Performed(status=200)
+
+    limited = [await jobs.enqueue(new(key_id="limited")) for _ in range(50)]
+    others = [await jobs.enqueue(new(key_id="other", queue=queue)) for queue in ("model", "second") for _ in range(5)]
+    async with working(jobs, perform, clock):
+        assert {(await jobs.wait(job.id, 5)).state for job in others} == {State.DONE}
+    assert {(await jobs.get(job.id)).state for job in limited} == {State.QUEUED}
+
+
+async def test_a_model_that_hangs_leaves_workers_to_the_others(make_jobs, new, clock):
+    jobs = make_jobs(workers=8)
+
+    async def perform(leased, sink):
+        if leased.job.queue.startswith("hanging"):
+            await asyncio.Event().wait()
+        return Performed(status=200)
+
+    for queue in ("hanging1", "hanging2"):
+        for _ in range(20):
+            await jobs.enqueue(new(queue=queue))
+    async with working(jobs, perform, clock, stop_seconds=0.1):
+        job = await jobs.enqueue(new(queue="well"))
+        assert (await jobs.wait(job.id, 5)).state is State.DONE
+
+
+async def test_without_room_on_the_disk_no_job_is_taken_and_none_begun(make_jobs, new, clock):
+    room = [True]
+    jobs = make_jobs(has_room=lambda: room[0])
+    waiting = await jobs.enqueue(new())
+    room[0] = False
+    with pytest.raises(Unavailable) as caught:
+        await jobs.enqueue(new())
+    assert (caught.value.code, caught.value.retry_after) == ("storage_full", 60.0)
+    async with working(jobs, answer, clock):
+        assert (await jobs.wait(waiting.id, 0.1)).state is State.QUEUED
+        room[0] = True
+        assert (await jobs.wait(waiting.id, 5)).state is State.DONE

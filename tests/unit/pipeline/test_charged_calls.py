@@ -128,3 +128,22 @@ async def test_the_price_of_a_running_call_stays_what_it_was(line, answer):
         pause.go_on.set()
         await going
     assert line.outcome.cost == 30
+
+
+async def test_who_pays_enters_a_call_without_a_price_with_something_left_and_keeps_it(line):
+    permit = await line.gateway.enter(line.client(principal=PAYS).call, "house/up")
+    (hold,) = line.holds
+    assert (hold.settled, hold.released) == ([], 1)
+    assert (permit.refunded, permit.released) == (0, 0)
+
+
+async def test_who_has_nothing_left_enters_no_call_and_uses_up_no_rate(line):
+    line.hold_play = InsufficientCredit("Insufficient balance.")
+    with pytest.raises(InsufficientCredit):
+        await line.gateway.enter(line.client(principal=PAYS).call, "house/up")
+    assert (line.permits[0].refunded, line.permits[0].released) == (1, 0)
+
+
+async def test_who_does_not_pay_enters_without_a_hold(line):
+    await line.gateway.enter(line.client().call, "house/up")
+    assert (line.holds, line.permits[0].refunded) == ([], 0)

@@ -74,6 +74,13 @@ async def test_a_full_room_is_said_at_once_and_not_tried_again(line, gate, run):
     waiting.cancel()
 
 
+async def test_a_model_for_which_there_is_too_little_memory_is_not_waited_for(line, run):
+    line.play(a=Unavailable("Too large.", code="memory_short", retry_after=5, may_fall_back=True))
+    with pytest.raises(Unavailable) as refused:
+        await run(line.client(), "a")
+    assert (refused.value.code, line.naps, len(line.houses["a"].sent)) == ("memory_short", [], 1)
+
+
 async def test_a_failed_call_gives_its_turn_back(line, gate, run):
     line.play(a=Unavailable("Broken.", code="x"))
     with pytest.raises(Unavailable):

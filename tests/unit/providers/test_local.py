@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import pytest
 
+from stellwerk.api.jobs.performer import failed
 from stellwerk.core.call import Operation
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.errors import BadRequest, GatewayError, Unavailable, UpstreamBroken, UpstreamError, UpstreamTimeout
@@ -11,6 +12,7 @@ from stellwerk.core.plan import Model, Target
 from stellwerk.core.ports import EngineAddress
 from stellwerk.http.pool import parse_base_url
 from stellwerk.http.upstream import UpstreamSettings
+from stellwerk.pipeline.dispatch import is_transient
 from stellwerk.providers.local import Local
 from tests.port_fakes import StillClock, make_call
 from tests.scripted_upstream import ScriptedUpstream, completion
@@ -139,10 +141,15 @@ async def test_an_engine_that_dies_over_a_request_is_replaced_once(start, upstre
 
     upstream.script = script
     local, slots = start(address_of(upstream))
-    with pytest.raises(UpstreamError):
+    with pytest.raises(UpstreamError) as caught:
         await send(local)
     assert len(slots.leases) == 2
     assert slots.released == [1, 1]
+    # Another model may answer it; nobody brings a third engine of this one down with it.
+    assert (caught.value.code, caught.value.may_fall_back) == ("engine_died", True)
+    assert not is_transient(caught.value)
+    assert (b"x-should-retry", b"false") in caught.value.headers
+    assert not failed(caught.value).retry
 
 
 async def test_two_dead_engines_are_enough(start, dead):
@@ -343,6 +350,10 @@ async def test_a_cancelled_request_frees_the_model(start, upstream):
         "n_keep",
         "n_discard",
         "t_max_predict_ms",
+        "grammar",
+        "grammar_triggers",
+        "guided_regex",
+        "structured_outputs",
     ],
 )
 async def test_fields_that_reach_into_the_engine_are_refused_before_it_is_loaded(start, upstream, name):

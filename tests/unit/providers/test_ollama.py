@@ -27,6 +27,7 @@ QWEN_SHOWN = {
         "general.architecture": "qwen3",
         "general.parameter_count": 8_190_735_360,
         "qwen3.context_length": 40960,
+        "qwen3.embedding_length": 4096,
         "tokenizer.ggml.tokens": None,
     },
     "parameters": 'temperature                    0.6\nstop                           "<|im_end|>"',
@@ -112,6 +113,7 @@ async def test_a_chat_model_is_listed_with_its_facts(server):
     assert model.context_length == 40960
     assert (model.quantization, model.size_bytes, model.local) == ("Q4_K_M", 5_200_000_000, True)
     assert (model.architecture, model.parameter_count) == ("qwen3", 8_190_735_360)
+    assert model.embedding_length == 4096
     assert model.created == 1_795_172_400
     assert model.operations == {Operation.CHAT, Operation.COMPLETION}
     assert {"tools", "reasoning_effort", "temperature"} <= set(model.parameters)

@@ -209,7 +209,7 @@ async def test_lines_that_break_off_are_broken(connect, upstream):
         (403, "ollama cloud is disabled", UpstreamRefused, "upstream_credentials_rejected", False),
         (404, 'model "m" not found, try pulling it first', NotFound, "model_not_found", True),
         (429, "you have reached your hourly usage limit", RateLimited, "upstream_rate_limited", True),
-        (500, "llama runner process has terminated", UpstreamError, "upstream_error", False),
+        (500, "llama runner process has terminated", UpstreamError, "upstream_error", True),
         (502, "cloud not reachable", UpstreamError, "upstream_error", False),
         (503, "server busy, please try again.", Unavailable, "upstream_overloaded", False),
     ],

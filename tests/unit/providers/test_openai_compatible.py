@@ -544,3 +544,30 @@ async def test_a_single_key_is_asked_with_however_often_it_was_refused(connect, 
 
 async def test_who_has_no_key_has_no_state_of_one(connect):
     assert connect(keys=()).key_status() == []
+
+
+ELSEWHERE = [
+    {"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest/meta-data"}},
+    {"type": "image_url", "image_url": "https://example.com/a.png"},
+    {"type": "video_url", "video_url": {"url": "file:///etc/passwd"}},
+    {"type": "input_audio", "input_audio": {"data": "http://127.0.0.1/a.wav", "format": "wav"}},
+]
+
+
+@pytest.mark.parametrize("part", ELSEWHERE)
+async def test_a_server_of_the_operators_own_is_not_sent_to_fetch_something(connect, upstream, part):
+    messages = [{"role": "user", "content": [{"type": "text", "text": "?"}, part]}]
+    with pytest.raises(BadRequest) as caught:
+        await send(connect(local=True), make_call(messages=messages))
+    assert (caught.value.param, caught.value.code) == ("messages[0].content", "unsupported_value")
+    assert upstream.requests == []
+    # A vendor fetches it in a network of its own.
+    await send(connect(), make_call(messages=messages))
+
+
+async def test_a_server_of_the_operators_own_takes_pictures_and_sound_as_data(connect, upstream):
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    sound = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+    messages = [{"role": "user", "content": [picture, sound]}]
+    await send(connect(local=True), make_call(messages=messages))
+    assert upstream.requests[0].json["messages"] == messages

@@ -140,3 +140,32 @@ def test_mistakes_of_the_client_that_an_engine_takes_upon_itself_are_given_back(
     body = json.dumps({"error": {"code": 500, "message": message, "type": "server_error"}}).encode()
     error = read_refusal(500, body, None, 0.0)
     assert (error.status, error.code) == (status, code)
+
+
+def test_an_ollama_that_fails_says_why():
+    reason = "model requires more system memory (5.6 GiB) than is available (1.2 GiB)"
+    error = read_refusal(500, json.dumps({"error": reason}).encode(), None, 0.0)
+    assert (error.status, error.message, error.may_fall_back) == (502, reason, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("unable to load model: /usr/share/ollama/.ollama/models/blobs/sha256-ab12", "unable to load model: …"),
+        (r"open C:\Users\me\.ollama\models: access denied", "open … access denied"),
+        ('Post "http://127.0.0.1:43211/completion": EOF', 'Post "…'),
+        ("5.5 GiB/s and/or 3/4 of it", "5.5 GiB/s and/or 3/4 of it"),
+        ("the key house-key", "the key ***"),
+    ],
+)
+def test_where_an_ollama_has_its_files_is_not_repeated(said, shown):
+    error = read_refusal(500, json.dumps({"error": said}).encode(), None, 0.0, ["house-key"])
+    assert error.message.startswith(shown)
+
+
+@pytest.mark.parametrize("status", [500, 501, 502])
+@pytest.mark.parametrize(
+    "body", [b'{"error":{"message":"inside"}}', b'{"detail":"inside"}', b'[{"error":"inside"}]', b'"inside"', b"{"]
+)
+def test_the_insides_of_vendors_are_not_repeated(status, body):
+    assert read_refusal(status, body, None, 0.0).message == f"The upstream failed with status {status}."

@@ -308,6 +308,44 @@ async def test_what_changes_often_is_asked_again_while_the_others_rest():
     await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_a_server_that_is_started_later_is_found_soon():
+    late, there, unwilling = Provider("vllm", "a"), Provider("openai", "gpt-5"), Provider("groq", "b")
+    late.error = UpstreamError("The upstream cannot be reached.", code="upstream_unreachable")
+    unwilling.error = UpstreamError("The key is wrong.", code="invalid_key")
+    catalogue, discovery = make(late, there, unwilling, settings=Settings(refresh_seconds=3600, often_seconds=0.001))
+    running = asyncio.create_task(discovery.run())
+    async with asyncio.timeout(DEADLINE):
+        for _ in range(3):
+            await late.asked.get()
+        late.error = None
+        await catalogue.holds("vllm/a", "openai/gpt-5")
+        while not late.asked.empty():
+            late.asked.get_nowait()
+    # It is one of the others now.
+    assert (there.asked.qsize(), unwilling.asked.qsize()) == (1, 1)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_it_is_complete_when_everybody_who_can_be_asked_has_answered_once():
+    there, late = Provider("openai", "gpt-5"), Provider("vllm", "a")
+    late.error = UpstreamError("Down.")
+    _, discovery = make(there, late)
+    assert not discovery.is_complete()
+    await discovery.refresh_now()
+    assert not discovery.is_complete()
+    late.error = None
+    await discovery.refresh("vllm")
+    assert discovery.is_complete()
+    late.error = UpstreamError("Down again.")
+    await discovery.refresh_now()
+    assert discovery.is_complete()
+    discovery.configure(sources=[Source(lister=Provider("new")), Source(lister=there, listed=False)], aliases={})
+    assert not discovery.is_complete()
+    discovery.configure(sources=[Source(lister=there, listed=False)], aliases={})
+    assert discovery.is_complete()
+
+
 async def test_everybody_has_a_turn_again_though_something_changes_often():
     quick, slow = Provider("ollama", "a"), Provider("openai", "gpt-5")
     sources = [Source(lister=quick, changes_often=True), Source(lister=slow)]

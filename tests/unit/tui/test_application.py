@@ -101,6 +101,18 @@ async def test_p_pauses_and_resumes_a_queue(administration, console, shows):
         await shows(pilot, "ocr goes on.")
 
 
+async def test_p_pauses_a_queue_of_the_documented_routes_too(documented, console, shows):
+    documented.answers["POST /admin/queue/gemma/pause"] = {}
+    documented.answers["POST /admin/queue/gemma/resume"] = {}
+    async with console("eyJhbGciOiJIUzI1NiJ9.e30.c2ln").run_test(size=(80, 24)) as pilot:
+        await shows(pilot, "deepseek")
+        documented.answers["GET /admin/queue/gemma"] |= {"paused": True}
+        await pilot.press("2", "p")
+        await shows(pilot, "gemma is paused.", "‖ paused gemma")
+        await pilot.press("p")
+        await shows(pilot, "gemma goes on.")
+
+
 async def test_c_cancels_a_request_that_has_not_ended(administration, console, shows):
     waiting, ended = "550e8400-e29b-41d4-a716-446655440000", "750e8400-e29b-41d4-a716-446655440002"
     administration.answers[f"DELETE /api/requests/{waiting}"] = {}

@@ -2,6 +2,7 @@ import string
 
 import pytest
 
+from stellwerk.routing.auto_switch import Loaded, SwitchRules, Use, recommend
 from stellwerk.tui.language import TEXTS, Words, language
 
 
@@ -27,6 +28,29 @@ def test_both_languages_have_the_same_placeholders(key: str):
 )
 def test_the_language_is_that_of_the_locale(environ: dict[str, str], expected: str):
     assert language(environ) == expected
+
+
+ONE, OTHER = Use(model="a", requests=30), Use(model="b", requests=5)
+BUSY, PINNED = Loaded(model="b", busy=True), Loaded(model="b", pinned=True)
+
+
+@pytest.mark.parametrize(
+    ("uses", "loaded", "last_switch"),
+    [
+        ((), (), None), ((ONE, OTHER), (Loaded(model="a"),), None), ((OTHER,), (), None),
+        ((ONE, Use(model="b", requests=29)), (), None), ((ONE, OTHER), (BUSY,), 95.0), ((ONE, OTHER), (PINNED,), None),
+    ],
+)  # fmt: skip
+def test_every_reason_that_a_gateway_gives_is_known(uses, loaded, last_switch):
+    found = recommend(uses, loaded, free_places=0, now=100.0, last_switch=last_switch, rules=SwitchRules())
+    for reason in found.reasons:
+        assert Words("en").reason(reason) == reason
+        assert Words("de").reason(reason) != reason
+
+
+def test_a_reason_that_nobody_knows_stays_as_it_is():
+    assert Words("de").reason("The moon is full.") == "The moon is full."
+    assert Words("de").reason("a had 1 of 2 requests (50%).") == "a hatte 1 von 2 Anfragen (50%)."
 
 
 def test_a_state_without_a_word_is_shown_as_it_is():

@@ -46,7 +46,7 @@ async def test_the_documented_routes_fill_the_same_view(documented, console, sho
     async with console("eyJhbGciOiJIUzI1NiJ9.e30.c2ln").run_test(size=(80, 24)) as pilot:
         shown = await shows(pilot, "deepseek")
         assert re.search(r"gemma +● running +8000 +1h 0m +– +✓", shown)
-        assert re.search(r"deepseek +○ stopped +8001 +1h 0m +large +✗", shown)
+        assert re.search(r"deepseek +○ stopped +8001 +1h 0m +large +–", shown)
         await pilot.press("2")
         assert re.search(r"gemma +5/10 +3 +█████░░░░░ +50% 1234 +12", await shows(pilot, "5/10"))
         await pilot.press("3")
@@ -72,8 +72,30 @@ async def test_a_wider_screen_gives_room_to_long_names(administration, console, 
     async with console().run_test(size=(80, 24)) as pilot:
         await shows(pilot, long[:20] + "")
         assert long not in await shows(pilot, "…")
+        await pilot.press("ctrl+end")
+        assert long in (await shows(pilot, long)).splitlines()
         await pilot.resize_terminal(140, 40)
         await shows(pilot, long)
+
+
+async def test_a_file_that_cannot_be_used_does_not_look_like_one_that_can(administration, console, shows):
+    row = {"name": "odd", "detected_type": "text", "problem": "it is damaged"}
+    administration.answers["GET /admin/api/models/local"].append(row)
+    async with console().run_test(size=(80, 24)) as pilot:
+        assert re.search(r"odd +✗ unusable", await shows(pilot, "unusable"))
+        await pilot.press("ctrl+end")
+        await shows(pilot, "odd: it is damaged")
+        await pilot.press("x")
+        await shows(pilot, "odd is not loaded.")
+
+
+async def test_what_was_said_goes_with_the_view_that_it_was_about(administration, console, shows):
+    async with console().run_test(size=(80, 24)) as pilot:
+        await shows(pilot, "0.6.0")
+        await pilot.press("p")
+        await shows(pilot, "This key does nothing in this view.")
+        await pilot.press("2")
+        assert "does nothing" not in await shows(pilot, "‖")
 
 
 async def test_nothing_that_steers_a_terminal_is_shown(administration, console, shows):

@@ -161,6 +161,27 @@ async def test_each_receiver_gets_what_it_wants(hook, make_webhooks, receiver):
     ]
 
 
+async def test_a_message_of_a_transaction_is_kept_with_it(webhooks, receiver, database):
+    def end_well(connection):
+        webhooks.store(connection, "key.parked", {"number": 1})
+        webhooks.store(connection, "job.finished", {"number": 2})
+
+    def end_badly(connection):
+        webhooks.store(connection, "key.parked", {"number": 3})
+        raise Conflict("No.")
+
+    database.write(end_well)
+    with pytest.raises(Conflict):
+        database.write(end_badly)
+    assert await webhooks.deliver_due() == 1
+    assert numbers(receiver) == [1]
+
+
+async def test_a_message_of_a_transaction_that_cannot_be_written_is_counted(webhooks, database):
+    database.write(lambda connection: webhooks.store(connection, "key.parked", {"number": object()}))
+    assert webhooks.dropped == webhooks.dropped_of(1) == 1
+
+
 async def test_a_generate_request_reaches_each_receiver_as_it_wants_it(hook, make_webhooks, receiver):
     hook("/plain", ("generate.requested",))
     hook("/all", ("generate.requested",), with_images=True, with_key=True)

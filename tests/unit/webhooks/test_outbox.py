@@ -12,6 +12,7 @@ from stellwerk.webhooks.schedule import Result, State
 from stellwerk.webhooks.subscriptions import webhook_subscriptions
 
 LEASE = 60.0
+DAY = 86400.0
 
 
 def message(name="msg_1", subscription_id=1, at=0.0, body=b"sealed", event="key.parked"):
@@ -114,6 +115,25 @@ def test_a_receiver_fails_from_the_first_failure_to_the_next_success(call, take)
     call(settle, take(), failed(11.0), now=11.0, chance=0.5)
     assert call(subscriptions.get, 1).failing_since == 10.0
     call(settle, take(), arrived(12.0), now=12.0, chance=0.5)
+    assert call(subscriptions.get, 1).failing_since is None
+
+
+def test_two_failures_with_days_between_them_do_not_switch_a_receiver_off(call, take):
+    call(append, [message("msg_1"), message("msg_2"), message("msg_3")])
+    call(settle, take(), failed(), now=0.0, chance=0.5)
+    later = 6 * DAY
+    assert call(settle, take(later), failed(later), now=later, chance=0.5).disabled_reason is None
+    assert call(subscriptions.get, 1).failing_since == later
+    # Five days without such a gap do.
+    for day in (7, 8, 9, 10, 11):
+        verdict = call(settle, take(day * DAY), failed(day * DAY), now=day * DAY, chance=0.5)
+    assert verdict.disabled_reason == "All deliveries of five days have failed."
+
+
+def test_a_failure_of_long_ago_is_forgotten_with_the_next_success(call, take):
+    call(append, [message("msg_1"), message("msg_2")])
+    call(settle, take(), failed(), now=0.0, chance=0.5)
+    call(settle, take(6 * DAY), arrived(6 * DAY), now=6 * DAY, chance=0.5)
     assert call(subscriptions.get, 1).failing_since is None
 
 

@@ -26,6 +26,7 @@ from stellwerk.api.admin.local_models import LocalModels, wants_no_wait
 from stellwerk.api.admin.models import HUB_ERRORS
 from stellwerk.core.errors import Conflict, NotFound, Unavailable, UpstreamError
 from stellwerk.core.principal import ADMINS, OBSERVERS
+from stellwerk.engines.download_part import DiskFull
 from stellwerk.engines.downloads import Download
 from stellwerk.http.exchange import Exchange
 from stellwerk.records import audit
@@ -154,6 +155,8 @@ class DownloadsAPI:
             download = await self._end_of(download)
         if download.state == "done":
             return show_downloaded(download, filename)
+        if download.state == "failed" and download.error_code == DiskFull.code:
+            raise Unavailable(download.error or "The disk is full.", code=DiskFull.code)
         if download.state == "failed":
             raise UpstreamError(download.error or "The download failed.", code="download_failed")
         if download.state == "cancelled":

@@ -183,7 +183,7 @@ def _show_projector(projector: Projector) -> LocalModel:
         size = projector.path.stat().st_size
     except OSError:
         size = 0
-    return _show_other(projector.path.stem, projector.path.name, "mmproj", projector.facts.fault, size)
+    return _show_other(projector.path.stem, projector.path.name, "mmproj", projector.facts.fault or None, size)
 
 
 def _show_broken(model: str, reason: str) -> LocalModel:

@@ -170,12 +170,7 @@ class ModelsAPI:
         file = self._local.engines.files().get(model)
         name = body.model_path.rpartition("/")[2] if file is None else file.path.name
         await self._record(asked, "model.delete", model, {"file": name})
-        if file is None:
-            # It cannot be used, so nothing uses it; `find` has seen that the name is one of the folder's.
-            await asyncio.to_thread((self._local.folder / name).unlink, missing_ok=True)
-            await self._local.engines.rescan()
-        else:
-            await self._local.engines.remove(model)
+        await self._local.engines.remove(model)
         return DeletedModel(status="deleted", path=name)
 
     async def _pin(self, asked: Asked) -> PinnedModel:

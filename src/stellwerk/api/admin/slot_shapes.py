@@ -249,7 +249,9 @@ def to_overrides(body: LoadBody, mmproj: Any) -> EngineOverrides | None:
         "mmproj": mmproj,
         **{name: getattr(body, name) for name in _SAME_NAMES},
     }
-    return EngineOverrides(**said) if any(value is not None for value in said.values()) else None
+    # An empty name of a projector is a word too: it takes back the one that was named before.
+    spoken = body.mmproj_path is not None or any(value is not None for value in said.values())
+    return EngineOverrides(**said) if spoken else None
 
 
 _SAME_NAMES = (

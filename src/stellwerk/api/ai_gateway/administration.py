@@ -28,10 +28,14 @@ _JSON: Headers = ((b"content-type", b"application/json"), (b"cache-control", b"n
 _MOST_ROWS = 10_000
 
 
-class Counts(Protocol):
+class Queues(Protocol):
     """The part of `Jobs` that is needed here."""
 
     async def counts(self, queue: str) -> QueueCounts: ...
+
+    async def pause(self, queue: str) -> QueueCounts: ...
+
+    async def resume(self, queue: str) -> QueueCounts: ...
 
 
 class AdministrationAPI:
@@ -40,7 +44,7 @@ class AdministrationAPI:
         *,
         models: Models,
         names: ModelNames,
-        jobs: Counts,
+        jobs: Queues,
         resolution: Resolution,
         run: RunInTransaction,
         fetch: RunInTransaction,
@@ -70,6 +74,8 @@ class AdministrationAPI:
         routes.add("POST", "/admin/models/{name}/stop", ADMINS, self._stop)
         routes.add("POST", "/admin/ocr/resolution", ADMINS, self._switch_resolution)
         routes.add("GET", "/admin/queue/{name}", ADMINS, self._show_queue)
+        routes.add("POST", "/admin/queue/{name}/pause", ADMINS, self._pause_queue)
+        routes.add("POST", "/admin/queue/{name}/resume", ADMINS, self._resume_queue)
         routes.add("GET", "/admin/crashes", ADMINS, self._show_crashes)
         routes.add("GET", "/admin/missing-models", ADMINS, self._show_missing)
 
@@ -114,12 +120,29 @@ class AdministrationAPI:
 
     async def _show_queue(self, request: Request) -> None:
         name = _name(request)
+        self._respond_queue(request, name, await self._jobs.counts(self._queue(name)))
+
+    async def _pause_queue(self, request: Request) -> None:
+        name = _name(request, "pause")
+        queue = self._queue(name)
+        await self._record(request, "queue.pause", f"queue:{queue}", {})
+        self._respond_queue(request, name, await self._jobs.pause(queue))
+
+    async def _resume_queue(self, request: Request) -> None:
+        name = _name(request, "resume")
+        queue = self._queue(name)
+        await self._record(request, "queue.resume", f"queue:{queue}", {})
+        self._respond_queue(request, name, await self._jobs.resume(queue))
+
+    def _queue(self, name: str) -> str:
+        """Raises NotFound in the documented words."""
         meant = self._names.any(name)
         if meant.model is None and name not in self._names.shorts:
             raise NotFound(f"Queue for {name[:200]} not found", code="queue_not_found")
-        queue = name if meant.model is None else self._queue_of(meant.model)
-        counts = await self._jobs.counts(queue)
-        width = self._width(queue) or self._workers
+        return name if meant.model is None else self._queue_of(meant.model)
+
+    def _respond_queue(self, request: Request, name: str, counts: QueueCounts) -> None:
+        width = self._width(counts.queue) or self._workers
         body = {
             "model": name,
             "processing": counts.processing,
@@ -131,6 +154,9 @@ class AdministrationAPI:
             "total_timeout": counts.total_timeout,
             "utilization": min(1.0, counts.processing / width),
         }
+        if counts.paused:
+            # Only then: otherwise the answer is as documented.
+            body["paused"] = True
         _respond(request, body)
 
     async def _show_crashes(self, request: Request) -> None:

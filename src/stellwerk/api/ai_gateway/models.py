@@ -44,9 +44,9 @@ class Reader(Protocol):
 
     def is_ready(self) -> bool: ...
 
-    async def start(self) -> None: ...
+    async def load(self) -> None: ...
 
-    async def stop(self) -> None: ...
+    async def unload(self, drain_seconds: float) -> None: ...
 
 
 class ModelState(msgspec.Struct, kw_only=True):
@@ -93,13 +93,16 @@ class Models:
         return shown | {name: self._show(name) for name in own if name not in shown and name not in named}
 
     async def start(self, name: str) -> None:
-        """Returns when it answers. Raises GatewayError in the documented words, also for what runs elsewhere."""
+        """Returns when it answers; what runs elsewhere has to answer already. Raises GatewayError in the documented
+        words."""
         failed = GatewayError("Failed to start model", code="model_failed")
+        if self._answers_elsewhere(name):
+            return
         model = self._own(name, failed)
         try:
             if model is None:
                 assert self._reader is not None
-                await self._reader.start()
+                await self._reader.load()
             else:
                 await self._engines.load(model, wait_until=self._clock.monotonic() + _START_SECONDS)
         except GatewayError as error:
@@ -109,12 +112,13 @@ class Models:
         """Returns when it is gone; `graceful` lets running requests end. Raises GatewayError, as `start`."""
         failed = GatewayError("Failed to stop model", code="model_failed")
         model = self._own(name, failed)
+        drain_seconds = _DRAIN_SECONDS if graceful else 0.0
         try:
             if model is None:
                 assert self._reader is not None
-                await self._reader.stop()
+                await self._reader.unload(drain_seconds)
             else:
-                await self._engines.unload(model=model, drain_seconds=_DRAIN_SECONDS if graceful else 0.0)
+                await self._engines.unload(model=model, drain_seconds=drain_seconds)
         except GatewayError as error:
             raise failed from error
 
@@ -127,6 +131,11 @@ class Models:
         if model is None or model.provider != LOCAL:
             raise failed
         return model.name
+
+    def _answers_elsewhere(self, name: str) -> bool:
+        meant = self._names.any(name).model
+        model = None if meant is None or meant == READER else self._find(meant)
+        return model is not None and model.provider != LOCAL and not self._is_broken(model)
 
     def _show(self, name: str) -> ModelState:
         meant = self._names.any(name).model

@@ -23,7 +23,7 @@ from stellwerk.api.jobs.shapes import show_job
 from stellwerk.core.errors import BadRequest, GatewayError, NotFound, Unavailable
 from stellwerk.core.principal import CALLERS, Principal
 from stellwerk.http.exchange import Headers
-from stellwerk.jobs.job import Job, NewJob, QueueCounts, State
+from stellwerk.jobs.job import Job, NewJob, State
 from stellwerk.limits.clients import ClientLimits
 
 CHAT, OCR = "/api/chat", "/api/ocr"
@@ -42,7 +42,7 @@ class Queue(Protocol):
 
     async def enqueue(self, new: NewJob) -> Job: ...
 
-    async def counts(self, queue: str) -> QueueCounts: ...
+    async def waiting(self, queue: str) -> int: ...
 
 
 class Accept(Protocol):
@@ -147,8 +147,7 @@ class QueueingAPI:
             return await self._jobs.enqueue(new)
         # One after the other: else many at once would all find the same room.
         async with self._turn:
-            counts = await self._jobs.counts(new.queue)
-            if counts.waiting >= self._max_waiting:
+            if await self._jobs.waiting(new.queue) >= self._max_waiting:
                 raise Unavailable(_FULL, code="queue_full", retry_after=_FULL_SECONDS)
             return await self._jobs.enqueue(new)
 

@@ -5,7 +5,7 @@ Only what stands here reaches the cloud: it would do anything else in the name o
 
 from collections.abc import Awaitable
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -14,23 +14,30 @@ from stellwerk.api._guard import Request, RequestHandler, Routes
 from stellwerk.api._transactions import RunInTransaction
 from stellwerk.api.cloud_proxy.names import cloud_name
 from stellwerk.api.cloud_proxy.probe import CloudProbe
-from stellwerk.core.errors import BadRequest, GatewayError, TooLarge, Unavailable
+from stellwerk.core.call import Call, Operation, Wire
+from stellwerk.core.errors import BadRequest, Forbidden, GatewayError, TooLarge, Unavailable
 from stellwerk.core.principal import CALLERS, OPEN, READERS, Access
 from stellwerk.http.exchange import Headers
 from stellwerk.ledger.upstream_usage import hours_of_use, use_in_all
+from stellwerk.pipeline.gateway import Gateway, Permit
 
 _JSON: Headers = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+_SEARCHES = ("/web_search", "/web_fetch")
+"""What uses the operator's keys up as a call of a model does."""
 _PASSED: tuple[tuple[str, str, Access], ...] = (
     ("GET", "/tags", READERS),
     ("GET", "/ps", READERS),
     ("GET", "/version", READERS),
     ("POST", "/show", READERS),
-    ("POST", "/web_search", CALLERS),
-    ("POST", "/web_fetch", CALLERS),
+    *(("POST", path, CALLERS) for path in _SEARCHES),
 )
-"""Below /api and without it."""
+"""Below each of PREFIXES."""
+PREFIXES: Final = ("/api", "", "/api/api")
+"""Clients leave /api out, or write it twice because their base URL has it already."""
 _MOST_ROWS = 10_000
 _MOST_AT_ONCE = 64
+_LONGEST_WAIT_SECONDS = 60.0
+"""For money that other calls of the same user hold."""
 _MOST_BYTES = 1 << 20
 _VISIBLE = frozenset(range(0x21, 0x7F))
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -45,8 +52,11 @@ class Ask(Protocol):
 class CloudProxyAPI:
     """Registers its routes; the calls of models are those of the Ollama and the OpenAI API."""
 
-    def __init__(self, *, provider: str, ask: Ask, probe: CloudProbe, fetch: RunInTransaction) -> None:
-        """`provider` is whose keys are counted, `fetch` reads from the database."""
+    def __init__(
+        self, *, provider: str, ask: Ask, probe: CloudProbe, fetch: RunInTransaction, gateway: Gateway
+    ) -> None:
+        """`provider` is whose keys are counted, `fetch` reads from the database; `gateway` knows everybody's limits."""
+        self._gateway = gateway
         self._provider = provider
         self._ask = ask
         self._probe = probe
@@ -59,7 +69,7 @@ class CloudProxyAPI:
         statistics.add("HEAD", "/", OPEN, _greet)
         statistics.add("GET", "/", READERS, self._show_state)
         statistics.add("GET", "/stats", READERS, self._show_hours)
-        for prefix in ("/api", ""):
+        for prefix in PREFIXES:
             for method, path, access in _PASSED:
                 routes.add(method, prefix + path, access, self._passing(method, f"/api{path}"))
         routes.add("GET", "/v1/models", READERS, self._passing("GET", "/v1/models"))
@@ -68,17 +78,46 @@ class CloudProxyAPI:
         async def pass_on(request: Request) -> None:
             exchange = request.exchange
             body = _read_body(exchange.body) if method == "POST" else b""
-            if self._running == _MOST_AT_ONCE:
-                raise Unavailable("Too many questions to the cloud are waiting.", retry_after=1)
-            self._running += 1
-            try:
-                kind, content = await self._ask(method, path + _read_query(exchange.query), body)
-            finally:
-                self._running -= 1
+            kind, content = await self._ask_in_turn(method, path + _read_query(exchange.query), body)
             headers = ((b"x-request-id", request.id.encode()), (b"content-type", kind or b"application/json"))
             exchange.respond(200, headers, content)
 
-        return pass_on
+        async def pass_on_counted(request: Request) -> None:
+            permit = await self._enter(request, path.rpartition("/")[2])
+            try:
+                await pass_on(request)
+            finally:
+                permit.release(0)
+
+        return pass_on_counted if path.removeprefix("/api") in _SEARCHES else pass_on
+
+    async def _ask_in_turn(self, method: str, target: str, body: bytes) -> tuple[bytes | None, bytes]:
+        if self._running == _MOST_AT_ONCE:
+            raise Unavailable("Too many questions to the cloud are waiting.", retry_after=1)
+        self._running += 1
+        try:
+            return await self._ask(method, target, body)
+        finally:
+            self._running -= 1
+
+    async def _enter(self, request: Request, name: str) -> Permit:
+        """Counts a search among the requests of its sender. Raises Forbidden, RateLimited and InsufficientCredit."""
+        caller, exchange = request.caller, request.exchange
+        if caller.models is not None:
+            raise Forbidden("This API key is for certain models only.", code="model_access_denied")
+        call = Call(
+            id=request.id,
+            operation=Operation.CHAT,
+            wire=Wire.OLLAMA_CHAT,
+            model=f"{self._provider}/{name}",
+            fields={},
+            principal=caller,
+            received=exchange.received,
+            deadline=exchange.received + _LONGEST_WAIT_SECONDS,
+            stream=False,
+            peer=exchange.peer,
+        )
+        return await self._gateway.enter(call, call.model)
 
     async def _show_state(self, request: Request) -> None:
         state = await self._probe.state()

@@ -26,32 +26,39 @@ class EventWriter:
         point = _POINT.fullmatch(last_event_id or b"")
         self._seen = (int(point[1]), int(point[2])) if point is not None else (0, 0)
         self._attempt = 0
+        self._fence = 0
+        """In ids it stands for the attempt, whose number may come again."""
         self._next = 0
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._decoder = _new_decoder()
 
     def write(self, event: JobEvent) -> bytes:
         if event.type == "piece":
             return self._write_piece(event)
-        if event.job is not None and event.job.attempts != self._attempt:
-            self._attempt = event.job.attempts
+        if event.job is not None:
+            self._attempt, self._fence = event.job.attempts, event.job.fence
         name, data = show_event(event)
         return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(data))
 
     def _write_piece(self, event: JobEvent) -> bytes:
         start, data = event.offset, event.data
-        attempt, seen = self._seen
-        if attempt == self._attempt and start < seen:
+        fence, seen = self._seen
+        if fence == self._fence and start < seen:
             data = data[seen - start :]
             start = seen
         if not data:
             return b""
         if start != self._next:
             # Something is missing, or another attempt has begun.
-            self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        end = self._next = start + len(data)
-        said = {"text": self._decode(data), "offset": start, "attempt": self._attempt}
-        point = f"{self._attempt}:{end}".encode()
+            self._decoder = _new_decoder()
+        self._next = start + len(data)
+        said = {"text": self._decoder.decode(data), "offset": start, "attempt": self._attempt}
+        # The beginning of a character that was cut is not said yet.
+        point = f"{self._fence}:{self._next - len(self._decoder.getstate()[0])}".encode()
         return b"event: piece\nid: %b\ndata: %b\n\n" % (point, msgspec.json.encode(said))
+
+
+def _new_decoder() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")("replace")
 
 
 async def write_events(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -19,10 +19,20 @@ from stellwerk.jobs.sink import Sink
 CALL = "call"
 """The kind of these jobs."""
 _RETRIED = frozenset({429, 502, 503, 504})
-_OURS = frozenset({"rate_limit_exceeded", "overloaded", "queue_full", "queue_timeout"})
-"""Codes of refusals by which this gateway says that it is not the call's turn yet: no upstream was asked."""
-_PATIENCE_SECONDS = 300.0
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 60.0
+_NOT_YET: dict[str, Literal["key", "queue"]] = {
+    "rate_limit_exceeded": "key",
+    "overloaded": "queue",
+    "queue_full": "queue",
+    "queue_timeout": "queue",
+    "circuit_open": "queue",
+}
+"""Codes of refusals by which this gateway says that it is not the call's turn yet, and whose it is not: no upstream was
+asked."""
+_UNKNOWN_MODEL = "model_not_found"
+_PATIENCE_SECONDS = 5.0
+_SHORTEST_PAUSE = 0.05
+MOST_PATIENT = 8
+"""Attempts that wait here for their turn. More would take the workers from everybody else's jobs."""
 _STATUS_OF_TYPE = {"rate_limit_error": 429, "timeout_error": 504, "server_error": 503, "upstream_error": 502}
 _CHAT_PATHS = frozenset({"/v1/chat/completions", "/chat/completions"})
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -42,33 +52,47 @@ class CallPerformer:
         clock: Clock,
         *,
         result_bytes: int,
+        complete: Callable[[], bool] = lambda: True,
         pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
         patience: float = _PATIENCE_SECONDS,
     ) -> None:
-        """`handlers` are the live ones by method and path. A caller whose own limit is reached waits, in all for
-        `patience` seconds of an attempt."""
+        """`handlers` are the live ones by method and path. A few attempts whose caller has reached his own limit wait,
+        in all for `patience` seconds each; others are put off. `complete` says that every model is known that there
+        is."""
         self._handlers = handlers
         self._find_principal = find_principal
         self._clock = clock
         self._result_bytes = result_bytes
+        self._complete = complete
         self._pause = pause
         self._patience = patience
+        self._patient = 0
 
     async def __call__(self, leased: Leased, sink: Sink) -> Performed:
-        """One attempt. A job whose turn does not come in time is given back, which costs it no attempt."""
+        """One attempt. A job whose turn does not come soon is put off, which costs it no attempt."""
         waited = 0.0
         while True:
             try:
                 return await self._ask(leased, sink)
             except GatewayError as error:
-                if error.code not in _OURS:
+                whose = self._whose_turn_it_is_not(error)
+                if whose is None:
                     return failed(error)
-                seconds = min(max(error.retry_after or 1.0, _SHORTEST_PAUSE), _LONGEST_PAUSE)
-            if waited >= self._patience:
-                # To workers a cancelled attempt is one that nobody wants: the lease goes back as if it had not been.
-                raise asyncio.CancelledError
+                seconds = max(error.retry_after or 1.0, _SHORTEST_PAUSE)
             waited += seconds
-            await self._pause(seconds)
+            if whose == "queue" or waited > self._patience or self._patient >= MOST_PATIENT:
+                return Performed.not_yet(seconds, whose)
+            self._patient += 1
+            try:
+                await self._pause(seconds)
+            finally:
+                self._patient -= 1
+
+    def _whose_turn_it_is_not(self, error: GatewayError) -> Literal["key", "queue"] | None:
+        # The model was known when the job was taken: after a restart its provider may come later than the gateway.
+        if error.code == _UNKNOWN_MODEL and not self._complete():
+            return "queue"
+        return _NOT_YET.get(error.code)
 
     async def _ask(self, leased: Leased, sink: Sink) -> Performed:
         job = leased.job

@@ -7,6 +7,9 @@ import msgspec
 
 LONGEST_WAIT = 300.0
 """Seconds that one request waits for a job at most."""
+_LONGEST = 1_000
+_PART = re.compile(r'(?:"(?:\\.|[^"\\])*"|[^",])+')
+"""One preference; commas in a quoted text part nothing."""
 _WAIT = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,3})?")
 
 
@@ -23,10 +26,10 @@ class Preference(msgspec.Struct, frozen=True):
 
 def read_preference(header: bytes | None) -> Preference:
     """Preferences that are not known here, or make no sense, are left alone, as the RFC wants it; the first counts."""
-    if not header:
+    if not header or len(header) > _LONGEST:
         return Preference()
     respond_async, wait = False, None
-    for part in header.decode("latin-1").split(","):
+    for part in _PART.findall(header.decode("latin-1")):
         # Parameters of a preference follow after a semicolon.
         name, _, value = part.partition(";")[0].partition("=")
         name, value = name.strip().lower(), value.strip().strip('"').strip()

@@ -230,7 +230,9 @@ class OllamaAPI:
         # An alias may lead on to others, which know less.
         alone = len(plan.targets) == 1 and plan.stands_for is None
         return Abilities(
-            thinks=alone and "reasoning_effort" in model.parameters, engine=alone and model.provider == "local"
+            thinks=alone and "reasoning_effort" in model.parameters,
+            engine=alone and model.provider == "local",
+            context_length=model.context_length,
         )
 
     def _visible(self, caller: Principal, name: str) -> Model | None:
@@ -251,11 +253,11 @@ class OllamaAPI:
         body: ChatBody | GenerateBody,
         fields: Mapping[str, msgspec.Raw],
     ) -> None:
-        """Loads or lets go what is asked for by asking nothing. It counts among the caller's requests: it may cost
-        others the model that they use."""
+        """Loads or lets go what is asked for by asking nothing. It counts among the caller's requests, and who has no
+        money left may not: it may cost others the model that they use."""
         seconds, model, plan = keep_seconds(body.keep_alive), self._models.get(name), self._models.plan(name)
         call = self._call(request, name, Operation.CHAT, wire, fields, stream=body.streams)
-        permit = self._gateway.enter(call, name if plan is None else plan.stands_for or plan.name)
+        permit = await self._gateway.enter(call, name if plan is None else plan.stands_for or plan.name)
         try:
             if model is not None:
                 await self._management.load(model, seconds, until=call.deadline)

@@ -6,16 +6,20 @@ from typing import Any
 import msgspec
 
 from stellwerk.core.errors import UpstreamBroken
+from stellwerk.core.outcome import Usage
 from stellwerk.core.ports import Meter
 from stellwerk.providers._openai_events import stream_error
 from stellwerk.providers.ollama_usage import read_ollama_usage
 
 _NULL = msgspec.Raw(b"null")
+_NOTHING_ASKED = frozenset({b'"load"', b'"unload"'})
+"""Reasons for which an answer ends that has used nothing up, and therefore counts nothing."""
 _encode = msgspec.json.encode
 
 
 class _Line(msgspec.Struct):
     done: bool = False
+    done_reason: msgspec.Raw = _NULL
     model: msgspec.Raw = _NULL
     error: msgspec.Raw = _NULL
     embeddings: list[msgspec.Raw] | None = None
@@ -62,9 +66,7 @@ class LineRelay:
         read = _read(line, self._secrets)
         if read.done:
             self.done = True
-            usage = read_ollama_usage(line)
-            if usage is not None:
-                self._meter.count(usage)
+            self._count(line, read)
         return self.rename(line) + b"\n"
 
     def rename(self, line: bytes) -> bytes:
@@ -87,22 +89,27 @@ class LineRelay:
     def whole(self, body: bytes) -> bytes:
         """A whole answer of /api/chat or /api/generate. Raises UpstreamError when it is no such thing."""
         body = body.strip()
-        if not _read(body, self._secrets).done:
+        read = _read(body, self._secrets)
+        if not read.done:
             raise _unreadable()
-        return self._counted(body)
+        self._count(body, read)
+        return self.rename(body)
 
     def vectors(self, body: bytes) -> bytes:
         """The same for /api/embed."""
         body = body.strip()
-        if _read(body, self._secrets).embeddings is None:
+        read = _read(body, self._secrets)
+        if read.embeddings is None:
             raise _unreadable()
-        return self._counted(body)
+        self._count(body, read)
+        return self.rename(body)
 
-    def _counted(self, body: bytes) -> bytes:
-        usage = read_ollama_usage(body)
+    def _count(self, last: bytes, read: _Line) -> None:
+        usage = read_ollama_usage(last)
+        if usage is None and bytes(read.done_reason) in _NOTHING_ASKED:
+            usage = Usage()
         if usage is not None:
             self._meter.count(usage)
-        return self.rename(body)
 
 
 def first_vector(body: bytes) -> bytes:

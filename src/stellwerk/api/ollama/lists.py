@@ -62,6 +62,8 @@ def render_shown(model: Model) -> dict[str, Any]:
     if model.context_length is not None:
         # Clients put the name of this field together from the architecture.
         info[f"{architecture}.context_length"] = model.context_length
+    if model.embedding_length is not None:
+        info[f"{architecture}.embedding_length"] = model.embedding_length
     return {
         "license": "",
         "modelfile": f"FROM {model.id}\n",

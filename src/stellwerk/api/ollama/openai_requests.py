@@ -35,6 +35,8 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
     """It takes `reasoning_effort`."""
     engine: bool = False
     """It runs in an engine of ours and nowhere else, which takes more options than OpenAI has."""
+    context_length: int | None = None
+    """Tokens; None when not known."""
 
 
 def chat_fields(body: Sampling, abilities: Abilities) -> Mapping[str, msgspec.Raw]:
@@ -50,7 +52,7 @@ def _chat_values(body: Sampling, abilities: Abilities) -> dict[str, Any]:
         raise _unsayable("logprobs", "is not possible with this model")
     fields: dict[str, Any] = {"model": body.model}
     if isinstance(body, ChatBody):
-        fields["messages"] = _Conversation().translate(body.messages or ())
+        fields["messages"] = _Conversation(thoughts=abilities.engine).translate(body.messages or ())
         if body.tools:
             fields["tools"] = [{"type": tool.type, "function": _present(tool.function)} for tool in body.tools]
     elif isinstance(body, GenerateBody):
@@ -94,7 +96,9 @@ def _prompt_messages(body: GenerateBody) -> list[dict[str, Any]]:
 class _Conversation:
     """Turns messages one by one and remembers which tool calls are not answered yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, thoughts: bool) -> None:
+        """`thoughts` are kept where the template of the model decides about them; vendors know no such field."""
+        self._thoughts = thoughts
         self._open: list[tuple[str, str]] = []
         """Id and name of each call that waits for its answer."""
         self._made = 0
@@ -117,10 +121,17 @@ class _Conversation:
             )
         if role == "tool":
             return {"role": role, "tool_call_id": self._answered(message, place), "content": text}
-        if role == "assistant" and message.tool_calls:
-            calls = [self._call(call, f"{place}.tool_calls[{n}]") for n, call in enumerate(message.tool_calls)]
-            return {"role": role, "content": text or None, "tool_calls": calls}
-        return {"role": role, "content": _content(text, message.images, f"{place}.images")}
+        if role != "assistant":
+            return {"role": role, "content": _content(text, message.images, f"{place}.images")}
+        said: dict[str, Any] = {"role": role, "content": text}
+        if message.tool_calls:
+            said["content"] = text or None
+            said["tool_calls"] = [
+                self._call(call, f"{place}.tool_calls[{n}]") for n, call in enumerate(message.tool_calls)
+            ]
+        if self._thoughts and message.thinking:
+            said["reasoning_content"] = message.thinking
+        return said
 
     def _call(self, call: CalledTool, place: str) -> dict[str, Any]:
         arguments = bytes(call.function.arguments)
@@ -162,6 +173,8 @@ def _content(text: str, images: Sequence[str] | None, place: str) -> str | list[
 
 
 def _data_url(image: str, place: str) -> str:
+    # Ollama skips the line ends that many encoders put in; others do not.
+    image = image.replace("\n", "").replace("\r", "")
     if image.startswith("data:image/"):
         return image
     try:
@@ -229,6 +242,11 @@ def _options(options: Options, abilities: Abilities) -> dict[str, Any]:
         for name, known_as in _LOCAL_OPTIONS.items():
             if (value := getattr(options, name)) is not None:
                 fields[known_as] = int(value) if name in _WHOLE else value
+        if fields.get("repeat_last_n", 0) < 0:
+            # It stands for the whole context, in a word that our engines do not know.
+            del fields["repeat_last_n"]
+            if abilities.context_length is not None:
+                fields["repeat_last_n"] = abilities.context_length
     return fields
 
 

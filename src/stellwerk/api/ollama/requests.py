@@ -32,6 +32,8 @@ class CalledTool(msgspec.Struct):
 class Message(msgspec.Struct):
     role: str
     content: str | None = None
+    thinking: str | None = None
+    """What the assistant thought before it answered or called a tool."""
     images: Annotated[list[str], Meta(max_length=256)] | None = None
     """Base64 without a `data:` before it."""
     tool_calls: Annotated[list[CalledTool], Meta(max_length=1024)] | None = None

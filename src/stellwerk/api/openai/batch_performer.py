@@ -161,7 +161,8 @@ class BatchPerformer:
         completed = 0
         expired = False
         for child in children:
-            job = await self._jobs.get(child.id, with_result=True)
+            # One by one: together the answers of thousands would not fit into memory.
+            job = await self._jobs.get(child.id, with_result=True) if child.result_kept else child
             answered = is_answered(job)
             completed += answered
             expired = expired or is_expired(job)

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 from stellwerk.api._transactions import RunInTransaction
@@ -10,6 +10,7 @@ from stellwerk.core.clock import Clock
 from stellwerk.core.principal import Principal
 from stellwerk.records import files
 from stellwerk.records.files import StoredFile, Whose
+from stellwerk.storage.room import no_room
 from stellwerk.storage.sealing import Seal, SealBroken
 
 PART_BYTES = 512 * 1024
@@ -17,7 +18,17 @@ KEPT_SECONDS = 30 * 24 * 3600.0
 
 
 class FileStore:
-    def __init__(self, *, run: RunInTransaction, fetch: RunInTransaction, seal: Seal, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        run: RunInTransaction,
+        fetch: RunInTransaction,
+        seal: Seal,
+        clock: Clock,
+        has_room: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`has_room` says whether the disk has any for what clients send."""
+        self._has_room = has_room
         self.run = run
         self.fetch = fetch
         self.clock = clock
@@ -26,7 +37,10 @@ class FileStore:
     async def add(
         self, caller: Principal, whose: Whose, *, purpose: str, name: str, content: bytes, seconds: float = KEPT_SECONDS
     ) -> StoredFile:
-        """Stores a file of the caller's for so many seconds. Raises Conflict when there is no room, and Unavailable."""
+        """Stores a file of the caller's for so many seconds. Raises Conflict when there is no room for him, and
+        Unavailable."""
+        if not self._has_room():
+            raise no_room()
         now = self.clock.now()
         file = StoredFile(
             id=new_file_id(),

@@ -165,7 +165,8 @@ def read_body(
     decoded, fields = decode_body(body, content_type, decoder), _decode_fields(body)
     for name in fields:
         # Upstreams written in Go read names in any case and the last one counts: `MODEL` would be another model than
-        # the one that was checked and is paid for.
-        if not name.islower() and name.lower() in _OURS:
+        # the one that was checked and is paid for. To them a long s is an s, and the
+        # sign for kelvin a k.
+        if (folded := name.casefold()) != name and folded in _OURS:
             raise BadRequest(f"Write '{name[:100]}' in lower case.", param=name[:100], code="invalid_parameter_name")
     return decoded, fields

@@ -5,7 +5,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -44,7 +44,8 @@ _NEEDED = ("rapidocr", "onnxruntime", "PIL", "pypdfium2")
 _LEAST_PAUSE = 1.0
 _LONGEST_SIDE = 10_000
 
-_A = TypeVar("_A", Opened, Drawn, WasRead)
+_A = TypeVar("_A", Opened, Drawn, WasRead, Ready)
+_NOTHING = Document(id="", data=b"", kind="pdf", pages=0)
 
 
 class OcrSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +124,11 @@ class OcrEngine:
         self._jobs: set[asyncio.Task[tuple[Answer, bytes]]] = set()
         self._watch: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
+        self._leaving: set[Worker] = set()
+        """Workers whose processes end with the page that they are reading."""
         self._running = False
+        self.resting = False
+        """Told to rest, and not asked for anything since."""
         self._read = self._failed = self._crashes = 0
         self._last_error: str | None = None
 
@@ -146,6 +151,25 @@ class OcrEngine:
             await asyncio.wait(tasks)
         await asyncio.gather(*(worker.stop() for worker in self._workers))
         self._idle = []
+
+    async def wake(self) -> None:
+        """Starts a worker and loads its models. Raises UpstreamBroken, UpstreamTimeout and Unavailable."""
+        await self._ask(_NOTHING, Warm(), Ready)
+
+    async def rest(self, drain_seconds: float) -> None:
+        """Ends the workers' processes, those that read once they have read, or after so many seconds. Whoever asks
+        for a page starts them again."""
+        self.resting = True
+        jobs = set(self._jobs)
+        self._leaving.update(worker for worker in self._workers if worker not in self._idle)
+        await self._end([worker for worker in self._idle if worker.alive])
+        if jobs:
+            _, late = await asyncio.wait(jobs, timeout=drain_seconds)
+            for job in late:
+                job.cancel()
+            if late:
+                await asyncio.wait(late)
+        self._leaving.clear()
 
     async def open(self, document: bytes, content_type: str | None = None) -> Document:
         """Counts the pages. Raises UnsupportedMedia, TooLarge, BadRequest and Unavailable."""
@@ -196,12 +220,17 @@ class OcrEngine:
     async def end_idle(self) -> None:
         """Ends the workers that nobody has used for long enough."""
         before = self._clock.monotonic() - self._settings.idle_seconds
-        for worker in [worker for worker in self._idle if worker.alive and worker.used_at <= before]:
-            self._idle.remove(worker)
-            try:
-                await worker.stop()
-            finally:
-                self._give(worker)
+        await self._end([worker for worker in self._idle if worker.alive and worker.used_at <= before])
+
+    async def _end(self, workers: Sequence[Worker]) -> None:
+        """Those of them that are still idle when it is their turn."""
+        for worker in workers:
+            if worker in self._idle:
+                self._idle.remove(worker)
+                try:
+                    await worker.stop()
+                finally:
+                    self._give(worker)
 
     def _describe(self, worker: Worker) -> WorkerStatus:
         pid = worker.pid
@@ -230,7 +259,7 @@ class OcrEngine:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if job.cancelled() and task is not None and not task.cancelling():
-                raise _stopped() from None
+                raise (_called_off() if self._running else _stopped()) from None
             self._let_go(job)
             raise
         if isinstance(answer, wanted):
@@ -264,6 +293,7 @@ class OcrEngine:
             waiter.set_result(worker)
 
     async def _serve(self, worker: Worker, document: Document, question: Question) -> tuple[Answer, bytes]:
+        self.resting = False
         try:
             if not worker.alive:
                 await worker.start()
@@ -286,7 +316,16 @@ class OcrEngine:
             raise
         else:
             worker.pages += isinstance(question, Read)
+            worker.warm = worker.warm or isinstance(answer, Ready)
             return answer, picture
+        finally:
+            await self._give_back(worker)
+
+    async def _give_back(self, worker: Worker) -> None:
+        try:
+            if worker in self._leaving:
+                self._leaving.discard(worker)
+                await worker.stop()
         finally:
             self._give(worker)
 
@@ -336,6 +375,10 @@ def check_installed() -> None:
 
 def _stopped() -> Unavailable:
     return Unavailable("Pages are not read any more: the gateway is stopping.")
+
+
+def _called_off() -> Unavailable:
+    return Unavailable("An administrator has stopped the reader of pages over this one.", code="ocr_stopped")
 
 
 def _refusal(answer: Answer) -> Exception:

@@ -13,8 +13,15 @@ _LARGE, _LARGEST = 1.3, 1.8
 """Times the usual height of letters for a heading, and for one of the first level."""
 _LONGEST_HEADING = 120
 _OTHER_SIZE = 1.25
-_ITEM = re.compile(r"[•●▪·◦‣*–—-]\s*(?=\S)")
-_SPECIAL = re.compile(r"(?=[#>+*|]|`{3}|-\s|={3}|-{3})")
+_ITEM = re.compile(r"[•●▪·◦‣]\s*(?=\S)|[*–—-](?:\s*(?=[^\s\d*–—-])|\s+(?=\d))")
+"""A dash right before a number is its sign, several are a rule."""
+_SPECIAL = re.compile(r"(?=#{1,6}(?:\s|$)|[+*-](?:\s|$)|[>|]|={3}|:?-{3}|[=-]+\s*$|:-|(?:_\s*){3,}$)")
+"""What begins a heading, an item, a quotation, a table or a rule; not a telephone number or the sign of one."""
+_INLINE = re.compile(
+    r"\\(?=[!-/:-@\[-`{-~])|<(?=[A-Za-z/!?])|\](?=[(\[:])|`|\*(?=\S)|(?<=\S)\*|~(?=~)|(?<!\w)_++(?=[^\s_])"
+)
+"""What begins tags, links, pictures, code and emphasis anywhere in a line; prices, blanks of forms and names with
+underscores stay as they are."""
 
 
 def as_text(runs: Sequence[Sequence[Line]]) -> str:
@@ -56,7 +63,7 @@ def _paragraphs(runs: Sequence[Sequence[Line]]) -> list[list[Line]]:
 
 def _block(lines: list[Line], usual: float) -> str:
     height = statistics.fmean(line.height for line in lines)
-    text = " ".join(line.text for line in lines)
+    text = " ".join(_escape(line.text) for line in lines)
     if height >= _LARGE * usual and len(text) <= _LONGEST_HEADING:
         return ("# " if height >= _LARGEST * usual else "## ") + text
     return "\n".join(_line(line.text) for line in lines)
@@ -65,5 +72,13 @@ def _block(lines: list[Line], usual: float) -> str:
 def _line(text: str) -> str:
     item = _ITEM.match(text)
     if item:
-        return "- " + text[item.end() :]
-    return "\\" + text if _SPECIAL.match(text) else text
+        return "- " + _escape_line(text[item.end() :])
+    return _escape_line(text)
+
+
+def _escape_line(text: str) -> str:
+    return ("\\" if _SPECIAL.match(text) else "") + _escape(text)
+
+
+def _escape(text: str) -> str:
+    return _INLINE.sub(lambda found: "".join("\\" + sign for sign in found[0]), text)

@@ -76,6 +76,14 @@ async def test_what_cannot_be_fetched_is_a_proper_error(site, local, body, statu
         assert await site.refused("POST", DOWNLOAD, body) == (status, code)
 
 
+async def test_a_full_disk_is_no_fault_of_the_hub(site, local):
+    local.room = 1000
+    async with asyncio.timeout(10):
+        assert await site.refused("POST", DOWNLOAD, WANTED) == (503, "disk_full")
+        local.room = 1 << 40
+        assert (await site.send("POST", DOWNLOAD, WANTED))["status"] == "downloaded"
+
+
 async def test_who_does_not_wait_follows_the_events_to_the_end(site, local, hub):
     hub.faults.append(Fault(stop_after=1000))
     begun = await begin(site)

@@ -43,6 +43,7 @@ async def test_the_folder_is_listed_by_name_with_type_and_size(site, local, mode
     assert (chat["path"], chat["size_bytes"], chat["quantization"]) == ("chat.gguf", size, "F16")
     assert (chat["architecture"], chat["context_length"], chat["loaded"]) == ("llama", 2048, False)
     assert listed["broken"]["problem"]
+    assert listed["mmproj-a"]["problem"] is None
     assert str(models) not in str(listed)
 
 
@@ -78,6 +79,15 @@ async def test_a_model_is_deleted_unless_it_is_loaded(site, local):
 async def test_a_broken_file_can_be_deleted(site, local, models):
     assert (await site.send("POST", DELETE, {"model_path": "broken.gguf"}))["path"] == "broken.gguf"
     assert not (models / "broken.gguf").exists()
+
+
+@pytest.mark.parametrize("name", ["ggml-odd.bin", "two words.gguf", "part-00001-of-00002.gguf"])
+async def test_what_is_listed_as_unusable_is_deleted_by_the_path_that_the_list_shows(site, local, models, name):
+    (models / name).write_bytes(b"nothing")
+    [path] = [one["path"] for one in await site.get(LOCAL) if one["problem"] and one["name"] != "broken"]
+    assert await site.send("POST", DELETE, {"model_path": path}) == {"status": "deleted", "path": path}
+    assert not (models / name).exists()
+    assert await site.refused("POST", DELETE, {"model_path": path}) == (404, "model_not_found")
 
 
 async def test_a_projector_is_deleted_unless_a_loaded_model_uses_it(site, local, models):

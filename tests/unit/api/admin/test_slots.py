@@ -5,6 +5,7 @@ import pytest
 from stellwerk.core.principal import Role
 from stellwerk.engines.crashes import Crash, add_crash
 from stellwerk.engines.model_types import ModelType
+from stellwerk.engines.options import EngineOverrides
 from tests.local_models_site import LocalModelsSite, said
 from tests.tiny_gguf import write_tiny_chat_model, write_tiny_projector
 
@@ -16,7 +17,7 @@ def models(tmp_path):
     folder = tmp_path / "models"
     folder.mkdir()
     write_tiny_chat_model(folder / "chat.gguf")
-    write_tiny_projector(folder / "chat-mmproj-f16.gguf")
+    write_tiny_projector(folder / "eyes-mmproj-f16.gguf")
     return folder
 
 
@@ -42,15 +43,20 @@ async def test_without_any_setting_what_was_remembered_of_the_model_counts(site,
     assert local.engines.asked == [("chat", None, None)]
 
 
+async def test_an_empty_projector_takes_back_the_one_that_was_named(site, local):
+    await site.send("POST", LOAD, {"model": "chat", "mmproj_path": ""})
+    assert local.engines.asked == [("chat", None, EngineOverrides())]
+
+
 async def test_every_setting_reaches_the_engine(site, local, models):
     settings = {
         "ctx_size": 512, "threads": 2, "parallel": 1, "batch": 64, "gpu_layers": 0, "flash_attention": "off",
         "kv_cache": "q8_0", "mlock": False, "idle_seconds": 60, "pinned": True,
     }  # fmt: skip
-    await site.send("POST", LOAD, {"model": "chat", "mmproj_path": "chat-mmproj-f16.gguf", **settings})
+    await site.send("POST", LOAD, {"model": "chat", "mmproj_path": "eyes-mmproj-f16.gguf", **settings})
     [(_, _, overrides)] = local.engines.asked
     expected = {("context" if name == "ctx_size" else name): value for name, value in settings.items()}
-    assert said(overrides) == {**expected, "mmproj": models / "chat-mmproj-f16.gguf"}
+    assert said(overrides) == {**expected, "mmproj": models / "eyes-mmproj-f16.gguf"}
 
 
 @pytest.mark.parametrize(

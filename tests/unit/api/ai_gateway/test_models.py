@@ -49,11 +49,14 @@ class Reader:
     def is_ready(self) -> bool:
         return self.ready
 
-    async def start(self) -> None:
+    drained: list[float] = field(default_factory=list)
+
+    async def load(self) -> None:
         self.ready = True
 
-    async def stop(self) -> None:
+    async def unload(self, drain_seconds: float) -> None:
         self.ready = False
+        self.drained.append(drain_seconds)
 
 
 def make(clock: Any, engines: Engines, reader: Reader | None = None, *, broken: bool = False) -> Models:
@@ -122,12 +125,20 @@ async def test_the_reader_of_pages_is_started_and_stopped(clock):
     assert models.show_all()["deepseek"].status == "stopped"
     await models.start("deepseek")
     assert models.show_all()["deepseek"].is_healthy
+    await models.stop("deepseek", graceful=False)
+    assert reader.drained == [60.0, 0.0]
+
+
+async def test_a_model_elsewhere_that_answers_has_been_started(clock):
+    engines = Engines()
+    await make(clock, engines).start("big")
+    assert engines.asked == []
 
 
 @pytest.mark.parametrize("name", ["big", "deepseek", "nothing"])
 async def test_what_is_not_ours_can_neither_be_started_nor_stopped(clock, name):
     engines = Engines()
-    models = make(clock, engines)
+    models = make(clock, engines, broken=True)
     with pytest.raises(GatewayError, match=r"^Failed to start model$"):
         await models.start(name)
     with pytest.raises(GatewayError, match=r"^Failed to stop model$") as caught:

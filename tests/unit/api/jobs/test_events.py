@@ -5,7 +5,7 @@ from stellwerk.core.principal import Priority
 from stellwerk.jobs.job import Job, JobEvent, Progress, Standing, State
 
 
-def job(state=State.LEASED, attempts=1):
+def job(state=State.LEASED, attempts=1, fence=1):
     return Job(
         id="550e8400-e29b-41d4-a716-446655440000",
         kind="call",
@@ -21,6 +21,7 @@ def job(state=State.LEASED, attempts=1):
         deadline_at=1.0,
         state=state,
         attempts=attempts,
+        fence=fence,
     )
 
 
@@ -55,6 +56,19 @@ def test_a_letter_that_was_cut_in_two_is_one_again():
     assert read(writer.write(piece(text[1:], 1))) == ("piece", "1:2", {"text": "ü", "offset": 1, "attempt": 1})
 
 
+def test_who_comes_back_in_the_middle_of_a_letter_gets_all_of_it():
+    _, point, _ = read(begun().write(piece("aü".encode()[:2], 0)))
+    assert point == "1:1"
+    assert read(begun(point.encode()).write(piece("aü".encode(), 0)))[2]["text"] == "ü"
+
+
+def test_an_attempt_that_has_the_number_of_an_earlier_one_is_told_from_its_beginning():
+    writer = EventWriter(b"1:3")
+    writer.write(JobEvent(type="state", job=job(attempts=1, fence=2)))
+    said = {"text": "other", "offset": 0, "attempt": 1}
+    assert read(writer.write(piece(b"other", 0))) == ("piece", "2:5", said)
+
+
 def test_a_gap_does_not_spoil_what_comes_after_it():
     writer = begun()
     writer.write(piece("ü".encode()[:1], 0))
@@ -70,7 +84,7 @@ def test_who_comes_back_hears_only_what_he_has_not_heard():
 
 def test_another_attempt_is_heard_from_its_beginning():
     writer = EventWriter(b"1:3")
-    writer.write(JobEvent(type="state", job=job(attempts=2)))
+    writer.write(JobEvent(type="state", job=job(attempts=2, fence=2)))
     assert read(writer.write(piece(b"abc", 0)))[1:] == ("2:3", {"text": "abc", "offset": 0, "attempt": 2})
 
 

@@ -4,11 +4,12 @@ import json
 import msgspec
 import pytest
 
-from stellwerk.api.jobs.performer import CallPerformer, prepare_body
+from stellwerk.api.jobs.performer import MOST_PATIENT, CallPerformer, prepare_body
 from stellwerk.core.errors import (
     Forbidden,
     GatewayError,
     InsufficientCredit,
+    NotFound,
     RateLimited,
     Unauthenticated,
     Unavailable,
@@ -61,9 +62,10 @@ def leased(path=CHAT, body=None, priority=Priority.LOW):
 class Site:
     """A performer whose handler is `handle`, and what both have seen."""
 
-    def __init__(self, handle, *, path=CHAT, most=1 << 20, patience=300.0):
+    def __init__(self, handle, *, path=CHAT, most=1 << 20, patience=5.0):
         self.requests, self.pauses, self.sink = [], [], Heard()
         self.refusal = None
+        self.complete = True
 
         async def handler(request):
             self.requests.append(request)
@@ -72,11 +74,13 @@ class Site:
         async def pause(seconds):
             self.pauses.append(seconds)
 
+        self.handler = handler
         self.performer = CallPerformer(
             {("POST", path): handler},
             self.find,
             StillClock(),
             result_bytes=most,
+            complete=lambda: self.complete,
             pause=pause,
             patience=patience,
         )
@@ -170,17 +174,53 @@ async def test_a_route_that_is_not_there_any_more_is_404():
 
 
 async def test_the_callers_own_limit_is_waited_for_without_a_new_attempt():
-    limited = RateLimited("Later.", retry_after=12)
-    site = Site(raising(limited, Unavailable("Busy."), limited), path="/v1/embeddings")
+    limited = RateLimited("Later.", retry_after=2)
+    site = Site(raising(limited, limited), path="/v1/embeddings")
     performed = await site.perform(path="/v1/embeddings")
-    assert (performed.good, site.pauses, len(site.requests)) == (True, [12, 1.0, 12], 4)
+    assert (performed.good, site.pauses, len(site.requests)) == (True, [2, 2], 3)
 
 
-async def test_a_job_whose_turn_does_not_come_is_given_back():
-    site = Site(raising(*[RateLimited("Later.", retry_after=60)] * 9), patience=100.0)
-    with pytest.raises(asyncio.CancelledError):
-        await site.perform()
-    assert site.pauses == [60, 60]
+async def test_a_job_whose_turn_does_not_come_soon_is_put_off():
+    site = Site(raising(*[RateLimited("Later.", retry_after=2)] * 9))
+    performed = await site.perform()
+    assert (performed.postponed, performed.retry_after, site.pauses) == ("key", 2, [2, 2])
+
+
+@pytest.mark.parametrize("code", ["overloaded", "queue_full", "queue_timeout", "circuit_open"])
+async def test_a_model_that_takes_nothing_now_is_not_waited_for_by_a_worker(code):
+    site = Site(raising(Unavailable("Busy.", code=code, retry_after=3)))
+    performed = await site.perform()
+    assert (performed.postponed, performed.retry_after, site.pauses) == ("queue", 3, [])
+
+
+async def test_a_model_that_its_provider_may_still_tell_of_is_not_missing_yet():
+    missing = NotFound("There is no such model.", code="model_not_found")
+    site = Site(raising(missing, missing))
+    site.complete = False
+    performed = await site.perform()
+    assert (performed.postponed, site.pauses) == ("queue", [])
+    site.complete = True
+    assert (await site.perform()).status == 404
+
+
+async def test_only_a_few_wait_for_their_own_limit():
+    site = Site(raising(*[RateLimited("Later.", retry_after=1)] * 9))
+    waiting, all_wait, go_on = [], asyncio.Event(), asyncio.Event()
+
+    async def pause(seconds):
+        waiting.append(seconds)
+        if len(waiting) == MOST_PATIENT:
+            all_wait.set()
+        await go_on.wait()
+
+    handlers = {("POST", CHAT): site.handler}
+    site.performer = CallPerformer(handlers, site.find, StillClock(), result_bytes=99, pause=pause)
+    patient = [asyncio.create_task(site.perform()) for _ in range(MOST_PATIENT)]
+    await all_wait.wait()
+    assert (await site.perform()).postponed == "key"
+    for task in patient:
+        task.cancel()
+    await asyncio.gather(*patient, return_exceptions=True)
 
 
 async def test_an_error_inside_the_stream_is_the_outcome():

@@ -18,6 +18,8 @@ from stellwerk.api.jobs.preferences import LONGEST_WAIT, Preference, read_prefer
         (b"wait=99999", Preference(False, LONGEST_WAIT)),
         (b"wait=-1", Preference()),
         (b"wait=soon, return=minimal", Preference()),
+        (b'said="a, respond-async, \\", wait=3", wait=4', Preference(False, 4.0)),
+        (b"respond-async" + b", x" * 1000, Preference()),
     ],
 )
 def test_what_is_known_is_read_and_the_rest_left_alone(header, expected):

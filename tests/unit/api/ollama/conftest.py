@@ -199,7 +199,7 @@ class Site:
         else:
             reply._exchange.respond(200, (), b"{}")
 
-    def enter(self, call, model):
+    async def enter(self, call, model):
         if self.full is not None:
             raise self.full
         self.entered.append((call.principal.name, model))

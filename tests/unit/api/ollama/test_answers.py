@@ -73,6 +73,15 @@ def test_a_tool_call_comes_whole_with_an_id():
     assert (call["function"]["index"], call["function"]["name"]) == (0, "add")
 
 
+@pytest.mark.parametrize("arguments", ["", "{}", "null", " null\n"])
+def test_a_tool_may_be_called_without_arguments(arguments):
+    made = renderer()
+    made.take(ToolCall(index=0, number=0, name="now", arguments=arguments))
+    line = made.take(Finished(index=0, reason="tool_calls"))
+    (call,) = json.loads(line)["message"]["tool_calls"]
+    assert call["function"] == {"index": 0, "name": "now", "arguments": {}}
+
+
 def test_calls_that_nobody_closed_come_before_the_last_line():
     made = renderer()
     made.take(ToolCall(index=0, number=0, id="a", name="f"))

@@ -193,6 +193,11 @@ async def test_only_a_single_model_is_asked_for_what_it_alone_knows(site):
         assert {key: sent[key] for key in sent.keys() - {"model", "messages", "stream"}} == expected
 
 
+async def test_a_context_is_the_length_of_the_model_that_is_asked(site):
+    await site.ask("/api/chat", {"model": "tiny", "messages": HI, "options": {"repeat_last_n": -1}})
+    assert bytes(site.replies[-1].fields(Wire.OPENAI_CHAT)["repeat_last_n"]) == b"2048"
+
+
 async def test_lists_hold_what_the_caller_may_see(site):
     site.engines.slots = [SlotStatus(port=1, state="ready", model="tiny")]
     everything = await site.ask("/api/tags", key=b"viewer")

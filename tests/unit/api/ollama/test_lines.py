@@ -49,6 +49,22 @@ def test_the_name_is_found_wherever_it_stands(given):
     assert passed == {**json.loads(given), "model": "mine"}
 
 
+@pytest.mark.parametrize("reason", ["load", "unload"])
+def test_an_answer_to_a_request_that_asks_nothing_has_used_nothing_up(reason):
+    given = line("", done=True, done_reason=reason)
+    streamed, whole = CountingMeter(), CountingMeter()
+    relay(streamed).feed(given)
+    relay(whole).whole(given)
+    assert streamed.counted == whole.counted == [Usage()]
+
+
+@pytest.mark.parametrize("more", [{"done_reason": "stop"}, {"done_reason": 5}, {"done_reason": None}, {}])
+def test_an_answer_that_counts_nothing_else_is_left_to_be_estimated(more):
+    meter = CountingMeter()
+    relay(meter).feed(line("", done=True, **more))
+    assert meter.counted == []
+
+
 def test_nothing_follows_the_last_line():
     lines = relay()
     assert lines.feed(LAST + line("more")) == LAST.replace(b"qwen3:8b", b"mine")

@@ -14,6 +14,7 @@ OWN = Model(
     context_length=2048,
     architecture="qwen3",
     parameter_count=8_190_735_360,
+    embedding_length=4096,
     parameters=("temperature", "tools"),
     quantization="Q4_K_M",
     size_bytes=77,
@@ -51,12 +52,13 @@ def test_capabilities_are_named_as_ollama_names_them():
     assert capabilities(EMBEDS) == ["embedding"]
 
 
-def test_the_context_length_stands_under_the_architecture():
+def test_lengths_stand_under_the_architecture():
     assert render_shown(OWN)["model_info"] == {
         "general.architecture": "qwen3",
         "general.basename": "tiny",
         "general.parameter_count": 8_190_735_360,
         "qwen3.context_length": 2048,
+        "qwen3.embedding_length": 4096,
     }
 
 

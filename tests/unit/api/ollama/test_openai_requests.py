@@ -44,6 +44,21 @@ def test_tools_answer_by_id_then_by_name_then_in_their_order():
     assert answered_ids([called("a"), tool, called("a"), tool]) == ["call_1", "call_2"]
 
 
+def test_earlier_thoughts_reach_engines_of_ours_and_no_vendor():
+    thought = {"role": "assistant", "content": "Yes.", "thinking": "Hm"}
+    messages = [
+        {**HI[0], "thinking": "no"},
+        thought,
+        {**called("a"), "thinking": "Hm"},
+        {"role": "tool", "content": "x"},
+    ]
+    user, answer, call, _tool = translate({"messages": messages}, engine=True)["messages"]
+    assert "reasoning_content" not in user
+    assert answer == {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm"}
+    assert (call["reasoning_content"], len(call["tool_calls"])) == ("Hm", 1)
+    assert "Hm" not in json.dumps(translate({"messages": messages}))
+
+
 def test_an_answer_to_no_call_is_refused():
     with pytest.raises(BadRequest) as caught:
         translate({"messages": [called("a"), *2 * [{"role": "tool", "content": "x"}]]})
@@ -75,6 +90,15 @@ def test_an_image_tells_its_kind(head, kind):
     assert part == {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{image}"}}
     generated = translate({"prompt": "x", "images": [image]}, GENERATE)
     assert generated["messages"][0]["content"][1] == part
+
+
+@pytest.mark.parametrize("encode", [base64.encodebytes, lambda data: base64.encodebytes(data).replace(b"\n", b"\r\n")])
+def test_line_ends_in_an_image_do_not_reach_a_vendor(encode):
+    data = b"\x89PNG\r\n\x1a\n" + bytes(200)
+    plain, wrapped = base64.b64encode(data).decode(), encode(data).decode()
+    for image in (wrapped, f"data:image/png;base64,{wrapped}"):
+        (part,) = translate({"messages": [{"role": "user", "images": [image]}]})["messages"][0]["content"]
+        assert part["image_url"]["url"] == f"data:image/png;base64,{plain}"
 
 
 @pytest.mark.parametrize("image", ["", "é", "###", "aGVsbG8gd29ybGQgaGVsbG8gd29ybGQ=", "https://example.com/a.png"])
@@ -131,6 +155,16 @@ def test_engines_of_ours_take_more_options():
         "repeat_penalty": 1.1,
         "typ_p": 0.9,
     }
+
+
+@pytest.mark.parametrize("last", [-1, -1.0])
+def test_a_penalty_may_look_back_as_far_as_the_context(last):
+    body = {"messages": HI, "options": {"repeat_last_n": last}}
+    assert translate(body, engine=True, context_length=2048)["repeat_last_n"] == 2048
+    assert "repeat_last_n" not in translate(body, engine=True)
+    assert "repeat_last_n" not in translate(body, context_length=2048)
+    body["options"]["repeat_last_n"] = 0
+    assert translate(body, engine=True, context_length=2048)["repeat_last_n"] == 0
 
 
 def test_whole_numbers_may_be_written_as_others():

@@ -141,6 +141,46 @@ async def test_an_idle_worker_ends_and_starts_again(clock):
         assert engine.status().workers[0].restarts == 1
 
 
+async def test_a_rest_lets_pages_end_and_the_next_one_starts_the_reader_again():
+    async with running() as engine:
+        document = await engine.open(PDF)
+        first = pid(engine)
+        os.kill(first, signal.SIGSTOP)
+        page, next_page = (asyncio.create_task(engine.draw(document, number)) for number in range(2))
+        await until(lambda: engine.status().waiting == 1)
+        rest = asyncio.create_task(engine.rest(60))
+        await until(lambda: engine.resting)
+        os.kill(first, signal.SIGCONT)
+        assert (await page).width == 1240
+        await rest
+        assert ends(first, DEADLINE)
+        assert (await next_page).width == 1240
+        assert not engine.resting
+        assert pid(engine) not in (None, first)
+
+
+async def test_a_rest_without_patience_ends_what_is_read_and_says_so():
+    async with running() as engine:
+        document = await engine.open(PDF)
+        os.kill(pid(engine), signal.SIGSTOP)
+        page = asyncio.create_task(engine.draw(document, 0))
+        await until(lambda: engine.status().workers[0].state == "busy")
+        await engine.rest(0)
+        with pytest.raises(Unavailable, match="administrator"):
+            await page
+        assert (engine.resting, pid(engine)) == (True, None)
+        await engine.wake()
+        assert (engine.resting, engine.status().workers[0].state) == (False, "idle")
+        assert (await engine.draw(document, 0)).width == 1240
+
+
+async def test_an_idle_worker_ends_at_once_when_it_is_to_rest():
+    async with running() as engine:
+        await engine.open(PDF)
+        await engine.rest(60)
+        assert (engine.resting, pid(engine)) == (True, None)
+
+
 async def test_stopping_refuses_who_waits_and_ends_who_works():
     async with running() as engine:
         document = await engine.open(PDF)
