@@ -1,6 +1,7 @@
 """What clients of every API say about the way of their calls, and what they are told about it."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from stellwerk.core.call import Call
 from stellwerk.core.errors import BadRequest
@@ -39,8 +40,15 @@ def read_session(headers: Mapping[bytes, bytes], own: str | None = None, cache_k
 
 def answered_by(call: Call, target: Target) -> Headers:
     """Who answered, and where in the line the call began to wait when it had to."""
-    model = (b"x-stellwerk-model", header_text(f"{target.provider}/{target.model}"))
-    return (model, *waited(call))
+    model = _name_of(target.provider, target.model)
+    place = call.place
+    return (model,) if place is None or place.first is None else (model, *waited(call))
+
+
+# It is the same for thousands of answers.
+@lru_cache(maxsize=1024)
+def _name_of(provider: str, model: str) -> tuple[bytes, bytes]:
+    return (b"x-stellwerk-model", header_text(f"{provider}/{model}"))
 
 
 def waited(call: Call) -> Headers:

@@ -90,7 +90,7 @@ class Line:
         """Takes over a changed config."""
         self.dispatch.attempts = config.upstream.attempts
         self.breakers.settings = cut.breaker_settings(config)
-        self._chooser.groups = cut.groups(config)
+        self._chooser.take(cut.groups(config))
         self._planner.rules = cut.plan_rules(config)
         self._take_gates(config)
 

@@ -209,11 +209,13 @@ class Limits:
         at = self._monotonic()
         now = int(at * 1e9)
         tokens = 1
-        if any(counter.tokens is not None for counter in limiting):
-            output = estimate.output_tokens
-            if output is None:
-                output = settings.assumed_output_tokens * estimate.answers
-            tokens = max(1, estimate.input_tokens + output)
+        for counter in limiting:
+            if counter.tokens is not None:
+                output = estimate.output_tokens
+                if output is None:
+                    output = settings.assumed_output_tokens * estimate.answers
+                tokens = max(1, estimate.input_tokens + output)
+                break
         pause, tightest = 0, limiting[0]
         for counter in limiting:
             needed = counter.wait(now, tokens)

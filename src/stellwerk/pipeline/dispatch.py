@@ -134,13 +134,12 @@ class Dispatch:
         meter.attempt(target)
         try:
             gate = self._gate(target)
-            if gate is None:
-                await self._ask(call, target, probe, reply, meter)
-            else:
+            if gate is not None:
                 await gate.enter(call)
-                try:
-                    await self._ask(call, target, probe, reply, meter)
-                finally:
+            try:
+                await self._ask(call, target, probe, reply, meter)
+            finally:
+                if gate is not None:
                     gate.leave()
         except GatewayError as error:
             if is_failure(error) and not self._is_late(call, error):
@@ -168,23 +167,23 @@ class Dispatch:
         watched: Meter = meter
         if probe.breaker is not None:
             watched = _ProbeMeter(meter, partial(self._breakers.succeeded, target, probe))
-        traffic = self._traffic
-        traffic.begin(target)
+        traffic = self._traffic if self._traffic.counts else None
+        if traffic is not None:
+            traffic.begin(target)
         try:
             answer = await provider.send(call, target, wire, reply.fields(wire))
-        except BaseException:
-            traffic.end(target)
-            raise
-        meter.upstream_key = answer.key
-        try:
-            if wire is call.wire:
-                await reply.relay(answer, target, watched)
-            else:
-                await reply.render(provider.events(answer, wire, stream=call.stream), answer, target, watched)
+            meter.upstream_key = answer.key
+            try:
+                if wire is call.wire:
+                    await reply.relay(answer, target, watched)
+                else:
+                    await reply.render(provider.events(answer, wire, stream=call.stream), answer, target, watched)
+            finally:
+                # Complete answers do not mind; an unfinished one must not go on when nobody reads it any more.
+                answer.abort()
         finally:
-            traffic.end(target)
-            # Complete answers do not mind; an unfinished one must not go on when nobody reads it any more.
-            answer.abort()
+            if traffic is not None:
+                traffic.end(target)
 
     def _is_late(self, call: Call, error: GatewayError) -> bool:
         """Whether the time was up that the call had: a client that gives little of it says nothing about the target."""

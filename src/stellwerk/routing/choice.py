@@ -51,6 +51,8 @@ class Traffic:
     """What runs where, how quick it was, and where each session was answered last. One event loop only."""
 
     def __init__(self, clock: Clock) -> None:
+        self.counts = self.measures = True
+        """Whether anybody wants to know what runs where, and how quick it was."""
         self._clock = clock
         self._running: dict[Place, int] = {}
         self._paces: OrderedDict[Place, _Pace] = OrderedDict()
@@ -74,7 +76,7 @@ class Traffic:
 
     def record(self, outcome: Outcome) -> None:
         """Fills the port `Recorder`."""
-        if outcome.error is not None or outcome.provider is None or outcome.target is None:
+        if not self.measures or outcome.error is not None or outcome.provider is None or outcome.target is None:
             return
         place = (outcome.provider, outcome.target)
         if outcome.first_byte is not None:
@@ -129,13 +131,19 @@ class Chooser:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._traffic = traffic
-        self.groups = groups
-        """By public name; may be replaced."""
         self._chance = chance
+        self.take(groups)
+
+    def take(self, groups: Mapping[str, Group]) -> None:
+        """Chooses by these from now on, by public name."""
+        choices = {group.choice for group in groups.values()}
+        self._groups = groups
+        self._traffic.counts = Choice.LEAST_BUSY in choices
+        self._traffic.measures = Choice.LOWEST_LATENCY in choices
 
     def arrange(self, call: Call, plan: Plan) -> Plan:
         """The plan with the chosen target first; the others keep their order behind it."""
-        group = self.groups.get(plan.name)
+        group = self._groups.get(plan.name)
         if group is None or len(plan.targets) == 1:
             return plan
         targets = plan.targets
@@ -150,7 +158,7 @@ class Chooser:
 
     def answered(self, call: Call, plan: Plan, target: Target) -> None:
         """To be told of every success: the next call of the session goes there too."""
-        group = self.groups.get(plan.name)
+        group = self._groups.get(plan.name)
         if group is not None and group.sticky:
             self._traffic.remember(call, plan.name, target)
 

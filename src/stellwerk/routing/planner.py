@@ -60,13 +60,13 @@ class Planner:
         A plan that nobody is able for is left as it is where nothing else may answer: the target's own refusal names
         the field that is wrong.
         """
+        # Vectors and scores of two models cannot be compared: nothing may stand in for the one that was named.
+        may_stand_in = self.rules.capability_fallback and call.operation not in _COMPARED
+        if len(found.targets) == 1 and not may_stand_in:
+            return found
         catalogue = self._catalogue
         models = [catalogue.model_of(target) for target in found.targets]
         if not any(model is not None and model.certain for model in models):
-            return found
-        # Vectors and scores of two models cannot be compared: nothing may stand in for the one that was named.
-        may_stand_in = self.rules.capability_fallback and call.operation not in _COMPARED
-        if len(models) == 1 and not may_stand_in:
             return found
         needs, tokens = find_needs(call), self._tokens(call, models)
         missing = [None if model is None else lacks(model, needs, tokens) for model in models]

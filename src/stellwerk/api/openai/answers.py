@@ -102,15 +102,13 @@ _NEVER_NULL = (
     "usage",
 )
 _NULL = re.compile(rb'"(?:%b)":\s*null' % "|".join(_NEVER_NULL).encode())
-_TIGHT_NULLS = tuple(f'"{name}":null'.encode() for name in _NEVER_NULL)
 
 
 def _has_forbidden_null(body: bytes) -> bool:
-    # A few searches for fixed texts cost a quarter of the pattern, which stops at every quote.
-    for null in _TIGHT_NULLS:
-        if null in body:
-            return True
-    return b'": null' in body and _NULL.search(body) is not None
+    # Most answers have no other nulls than these two: to count fixed texts costs a tenth of the pattern, which stops at
+    # every quote.
+    allowed = body.count(b'"refusal":null') + body.count(b'"logprobs":null')
+    return body.count(b"null") != allowed and _NULL.search(body) is not None
 
 
 def complete_chat(body: bytes) -> bytes:

@@ -20,7 +20,7 @@ from stellwerk.http.exchange import Headers
 from stellwerk.pipeline.gateway import Gateway
 
 _JSON: Headers = ((b"content-type", b"application/json"),)
-_OWN_FIELDS = ("session_id", "timeout", "retries", "fallbacks", "models")
+_OWN_FIELDS = frozenset({"session_id", "timeout", "retries", "fallbacks", "models"})
 _SHORTEST_SECONDS = 1.0
 _MOST_ATTEMPTS = 10
 _CALLS: tuple[tuple[str, Operation, Wire, type[Body]], ...] = (
@@ -138,8 +138,9 @@ def make_call(
     """
     exchange, caller = request.exchange, request.caller
     headers = exchange.headers
-    for name in _OWN_FIELDS:
-        fields.pop(name, None)
+    if not _OWN_FIELDS.isdisjoint(fields):
+        for name in _OWN_FIELDS:
+            fields.pop(name, None)
     seconds = total_seconds
     if body.timeout:
         seconds = min(max(body.timeout, _SHORTEST_SECONDS), total_seconds)
