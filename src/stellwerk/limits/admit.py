@@ -158,7 +158,7 @@ class Limits:
         left, whole = limit, 0
         if counter is not None and counter.requests is not None:
             left = max(0, limit - counter.requests.used(now))
-            whole = max(counter.requests_whole_in(now), counter.arrival - now)
+            whole = max(counter.requests_state(now)[1], counter.arrival - now)
         if 0 < burst < limit:
             left = min(left, remaining(make_rate(limit, burst), 0 if counter is None else counter.arrival, now))
         return RateStatus(limit=limit, remaining=left, resets_in=whole / 1e9)
@@ -263,22 +263,17 @@ def _first(own: int | None, default: int | None) -> int | None:
 def _headers(limiting: Sequence[Counter], now: int) -> Headers:
     """Of the limit with the least left, one for requests and one for tokens."""
     requests = tokens = None
-    requests_left = tokens_left = 0
     for counter in limiting:
         if counter.requests is not None:
-            left = counter.requests_left(now)
-            if requests is None or left < requests_left:
-                requests, requests_left = counter, left
+            left, whole = counter.requests_state(now)
+            if requests is None or left < requests[1]:
+                requests = counter.requests.limit, left, whole
         if counter.tokens is not None:
-            left = counter.tokens.room(now)
-            if tokens is None or left < tokens_left:
-                tokens, tokens_left = counter.tokens, left
-    headers: Headers = ()
-    if requests is not None and requests.requests is not None:
-        headers = request_headers(requests.requests.limit, requests_left, requests.requests_whole_in(now))
-    if tokens is not None:
-        headers += token_headers(tokens.limit, tokens_left, tokens.whole_in(now))
-    return headers
+            left, whole = counter.tokens.state(now)
+            if tokens is None or left < tokens[1]:
+                tokens = counter.tokens.limit, left, whole
+    headers: Headers = () if requests is None else request_headers(*requests)
+    return headers if tokens is None else headers + token_headers(*tokens)
 
 
 def _seconds(at: float, pause: int) -> float:

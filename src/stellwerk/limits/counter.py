@@ -131,17 +131,14 @@ class Counter:
             self._known_tokens = self._known_tokens or Window()
             self._known_tokens.add(max(now, self._known_tokens.latest), tokens)
 
-    def requests_left(self, now: int) -> int:
-        """For a counter that limits requests: how many would be admitted now, one after the other."""
+    def requests_state(self, now: int) -> tuple[int, int]:
+        """For a counter that limits requests: how many would be admitted now, one after the other, and the nanoseconds
+        until all of them are back."""
         assert self.requests is not None
-        left = self.requests.room(now)
-        return left if self.pace is None else min(left, remaining(self.pace, self.arrival, now))
-
-    def requests_whole_in(self, now: int) -> int:
-        """The same: nanoseconds until all of them are back."""
-        assert self.requests is not None
-        whole = self.requests.whole_in(now)
-        return whole if self.pace is None else max(whole, self.arrival - now)
+        left, whole = self.requests.state(now)
+        if self.pace is None:
+            return left, whole
+        return min(left, remaining(self.pace, self.arrival, now)), max(whole, self.arrival - now)
 
     def reached(self, now: int, tokens: int) -> str:
         """Names the limit for which a request would wait longest."""

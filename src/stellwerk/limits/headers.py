@@ -4,15 +4,18 @@ from functools import lru_cache
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
+_REQUESTS = b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"
+_TOKENS = b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"
+
 
 def request_headers(limit: int, left: int, whole_in: int) -> Headers:
     """Requests per minute, how many of them are left, and the nanoseconds after which all of them are back."""
-    return _headers(b"requests", limit, left, _rounded(whole_in))
+    return _headers(_REQUESTS, limit, left, _rounded(whole_in))
 
 
 def token_headers(limit: int, left: int, whole_in: int) -> Headers:
     """The same for tokens."""
-    return _headers(b"tokens", limit, left, _rounded(whole_in))
+    return _headers(_TOKENS, limit, left, _rounded(whole_in))
 
 
 def duration(nanoseconds: int) -> bytes:
@@ -28,12 +31,8 @@ def _rounded(nanoseconds: int) -> int:
 
 # Few of them come often, and looking one up costs a fraction of writing it.
 @lru_cache(maxsize=8192)
-def _headers(kind: bytes, limit: int, left: int, milliseconds: int) -> Headers:
-    return (
-        (b"x-ratelimit-limit-" + kind, b"%d" % limit),
-        (b"x-ratelimit-remaining-" + kind, b"%d" % left),
-        (b"x-ratelimit-reset-" + kind, _written(milliseconds)),
-    )
+def _headers(names: tuple[bytes, bytes, bytes], limit: int, left: int, milliseconds: int) -> Headers:
+    return (names[0], b"%d" % limit), (names[1], b"%d" % left), (names[2], _written(milliseconds))
 
 
 def _written(milliseconds: int) -> bytes:

@@ -27,7 +27,7 @@ class Window:
 
     def __init__(self, limit: int = 0) -> None:
         self.limit = limit
-        """At least 1; 0 while none is known: then it only remembers, and `wait` and `room` may not be asked."""
+        """At least 1; 0 while none is known: then it only remembers, and `wait` and `state` may not be asked."""
         self.total = 0
         """What counted when it was last asked or changed."""
         self._pairs: deque[Pair] = deque()
@@ -38,9 +38,6 @@ class Window:
         if pairs and pairs[0][0] <= now - MINUTE:
             self._expire(now)
         return self.total
-
-    def room(self, now: int) -> int:
-        return max(0, self.limit - self.used(now))
 
     def wait(self, now: int, amount: int = 1) -> int:
         """Nanoseconds until `amount` fits when nobody else takes any; 0 when it does now.
@@ -61,9 +58,13 @@ class Window:
             excess -= pair[1]
         return leaves - now
 
-    def whole_in(self, now: int) -> int:
-        """Nanoseconds until nothing is used any more."""
-        return self._pairs[-1][0] + MINUTE - now if self.used(now) else 0
+    def state(self, now: int) -> tuple[int, int]:
+        """What there is room for, and the nanoseconds until nothing is used any more."""
+        pairs = self._pairs
+        if pairs and pairs[0][0] <= now - MINUTE:
+            self._expire(now)
+        used, limit = self.total, self.limit
+        return (limit - used if used < limit else 0), (pairs[-1][0] + MINUTE - now if used else 0)
 
     def add(self, now: int, amount: int = 1) -> Pair:
         """Takes `amount` ≥ 1, whether it fits or not; `now` is not before `latest`. Returns what `correct` needs."""

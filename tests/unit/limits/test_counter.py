@@ -46,7 +46,7 @@ def test_a_window_of_seeds_counts_when_a_limit_comes():
     for second in (0, 10, 20):
         late.remember(second * SECOND, 7)
     late.set_allowance(Allowance(requests_per_minute=4, tokens_per_minute=30), 30 * SECOND)
-    assert (late.requests_left(30 * SECOND), late.wait(30 * SECOND, 10)) == (1, 30 * SECOND)
+    assert (late.requests_state(30 * SECOND)[0], late.wait(30 * SECOND, 10)) == (1, 30 * SECOND)
 
 
 def test_seeds_that_come_in_disorder_leave_in_order():

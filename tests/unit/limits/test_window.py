@@ -41,7 +41,7 @@ def compare(limit, steps, draw):
         now += draw(gap=True)
         amount = draw(amount=True)
         assert window.used(now) == log.used(now)
-        assert window.room(now) == max(0, limit - log.used(now))
+        assert window.state(now)[0] == max(0, limit - log.used(now))
         assert window.wait(now, amount) == log.wait(now, amount)
         if window.wait(now, amount) == 0:
             amount = min(amount, limit)
@@ -52,7 +52,7 @@ def compare(limit, steps, draw):
             window.correct(pair, real - amount)
             taking[1] = real
         last = [at for at, amount in log.takings if amount and at > now - MINUTE]
-        assert window.whole_in(now) == (last[-1] + MINUTE - now if last else 0)
+        assert window.state(now)[1] == (last[-1] + MINUTE - now if last else 0)
         if len(log.takings) > 100:
             log.takings = [taking for taking in log.takings if taking[0] > now - MINUTE]
 
@@ -140,7 +140,7 @@ def test_an_amount_above_the_limit_needs_an_empty_window():
 def test_after_a_correction_above_the_limit_it_waits_until_that_is_gone():
     window = Window(10)
     window.correct(window.add(0, 1), 500)
-    assert (window.used(1), window.room(1), window.wait(1)) == (501, 0, MINUTE - 1)
+    assert (window.used(1), window.state(1)[0], window.wait(1)) == (501, 0, MINUTE - 1)
     assert window.wait(MINUTE) == 0
 
 
@@ -186,6 +186,6 @@ def test_a_limit_that_was_lowered_lets_go_what_was_taken_before_it():
     for number in range(1200):
         window.add(number * 50_000_000)
     window.limit = 5
-    assert window.room(MINUTE - 1) == 0
+    assert window.state(MINUTE - 1)[0] == 0
     pause = window.wait(MINUTE - 1)
     assert window.used(MINUTE - 1 + pause) < 5
