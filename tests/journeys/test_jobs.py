@@ -453,6 +453,13 @@ async def test_what_responses_cannot_do_here_is_said(gateway, door, client):
             await client.responses.create(model="up/up", input="Hello", **field)
 
 
+async def test_a_kept_response_that_is_asked_for_as_a_stream_is_refused(gateway, door, client):
+    made = await client.responses.create(model="up/up", input="Hello", background=True)
+    with pytest.raises(BadRequestError) as caught:
+        await client.responses.retrieve(made.id, stream=True)
+    assert (caught.value.param, caught.value.code) == ("stream", "unsupported_parameter")
+
+
 # --- a crash
 
 

@@ -12,12 +12,12 @@ from stellwerk.cli.chat import default_model, find_key
 from stellwerk.cli.gateway_client import GatewayClient, GatewayTrouble, OfferedModel
 from stellwerk.cli.language import text
 from stellwerk.cli.model_facts import ModelFacts, find_model, read_facts
+from stellwerk.cli.own_address import find_own_url
 from stellwerk.cli.question import Question, answer, read_prompt, report
 from stellwerk.core.secrets import Secret
 
 app = typer.Typer(add_completion=False)
 
-MAIN_URL = "http://127.0.0.1:4000"
 TRUSTED_URL = "http://127.0.0.1:9080"
 """The sigoREST listener, which needs no key from this machine."""
 
@@ -47,7 +47,7 @@ def ask(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing beside the answer.")] = False,
     as_json: Annotated[bool, typer.Option("--json", "-j", help="Print JSON.")] = False,
     url: Annotated[
-        str | None, typer.Option(help=f"Where the gateway listens; without it {MAIN_URL}, then {TRUSTED_URL}.")
+        str | None, typer.Option(help=f"Where the gateway listens; without it as configured, then {TRUSTED_URL}.")
     ] = None,
     key: Annotated[str | None, typer.Option(help="API key; better in STELLWERK_API_KEY.")] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder of the gateway.")] = None,
@@ -58,7 +58,9 @@ def ask(
         if not (asked or listing or info):
             typer.echo(text("ask.no_prompt"), err=True)
             raise typer.Exit(NO_PROMPT)
-        client, models = find_gateway([url] if url else [MAIN_URL, TRUSTED_URL], key, data, os.environ)
+        client, models = find_gateway(
+            [url] if url else [find_own_url(data, os.environ), TRUSTED_URL], key, data, os.environ
+        )
         if listing or info:
             wanted = None if listing else model or local_model(models)
             show(models, wanted, flag="--list", as_json=as_json)

@@ -11,6 +11,7 @@ import typer
 
 from stellwerk.cli.gateway_client import GatewayClient, GatewayTrouble, OfferedModel
 from stellwerk.cli.language import text
+from stellwerk.cli.own_address import find_own_url
 from stellwerk.config.reading import data_folder
 from stellwerk.core.secrets import Secret
 
@@ -62,7 +63,10 @@ class Conversation:
 @app.command()
 def chat(
     model: Annotated[str | None, typer.Argument(help="The model; without it a local one.", show_default=False)] = None,
-    url: Annotated[str, typer.Option(help="Where the gateway listens.")] = "http://127.0.0.1:4000",
+    url: Annotated[
+        str | None,
+        typer.Option(help="Where the gateway listens; without it the one of this machine.", show_default=False),
+    ] = None,
     key: Annotated[str | None, typer.Option(help="API key; better in STELLWERK_API_KEY.", show_default=False)] = None,
     system: Annotated[str | None, typer.Option(help="Instructions for the model.", show_default=False)] = None,
     once: Annotated[str | None, typer.Option(help="Ask this, print the answer and exit.", show_default=False)] = None,
@@ -70,7 +74,7 @@ def chat(
 ) -> None:
     """Talk to a model of the running gateway."""
     try:
-        client = GatewayClient(url)
+        client = GatewayClient(url or find_own_url(data, os.environ))
         client.key = find_key(key, os.environ, data, look_into_folder=client.is_on_this_machine)
         conversation = Conversation(client, model or default_model(client.models()), system)
         if once is not None:

@@ -106,11 +106,11 @@ def find_url(url: str | None, data: Path | None) -> str:
     if url:
         return url
     # Only now: it imports half of the gateway.
-    from stellwerk.cli.model_sources import own_url  # noqa: PLC0415
-    from stellwerk.config.reading import find, load  # noqa: PLC0415
+    from stellwerk.cli.own_address import own_url  # noqa: PLC0415
+    from stellwerk.config.reading import find, load_beside  # noqa: PLC0415
 
     folder = data_folder(data, os.environ)
-    return own_url(load(find(None, os.environ, folder), os.environ))
+    return own_url(load_beside(find(None, os.environ, folder), os.environ))
 
 
 def find_administrator(url: str, given: str | None, data: Path | None) -> Key:

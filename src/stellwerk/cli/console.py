@@ -12,8 +12,8 @@ from stellwerk.cli.admin_client import mint_token
 from stellwerk.cli.data import Data
 from stellwerk.cli.gateway_client import GatewayClient, GatewayTrouble
 from stellwerk.cli.language import text
-from stellwerk.cli.model_sources import own_url
-from stellwerk.config.reading import data_folder, find, load
+from stellwerk.cli.own_address import own_url
+from stellwerk.config.reading import data_folder, find, load_beside
 from stellwerk.core.secrets import Secret
 
 app = typer.Typer(add_completion=False)
@@ -64,7 +64,7 @@ def console(
     from stellwerk.tui.main import run_console, token_of  # noqa: PLC0415
 
     folder = data_folder(data, os.environ)
-    address = url or own_url(load(find(None, os.environ, folder), os.environ))
+    address = url or own_url(load_beside(find(None, os.environ, folder), os.environ))
     given = Secret(token.strip()) if token and token.strip() else token_of(os.environ)
     if given is not None:
         chosen = given

@@ -17,7 +17,7 @@ from stellwerk.auth.users import find_user as user_by_id
 from stellwerk.cli import arguments
 from stellwerk.cli.refusals import explain
 from stellwerk.cli.tables import Wording, visible
-from stellwerk.config.reading import data_folder, find, load
+from stellwerk.config.reading import data_folder, find, load_beside
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.errors import GatewayError, Unavailable
 from stellwerk.core.secrets import Secret
@@ -78,7 +78,7 @@ class OpenFolder:
         booked = connection.scalar(select(accounts.c.currency).limit(1))
         if booked is not None:
             return str(booked)
-        return load(find(None, os.environ, self.folder), os.environ).money.currency
+        return load_beside(find(None, os.environ, self.folder), os.environ).money.currency
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from stellwerk.cli.import_report import Finding, Report
 from stellwerk.cli.import_usage import UsageImport
 from stellwerk.cli.old_database import MOST_ROWS, OldDatabase, OldTable
 from stellwerk.cli.tables import Wording
-from stellwerk.config.reading import find, load
+from stellwerk.config.reading import find, load_beside
 from stellwerk.http.egress import Egress
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Take over data of other gateways.")
@@ -79,7 +79,7 @@ def import_api_keys(
         if keys is None or "key" not in keys.columns:
             text.fail("not_api_keys", file=str(file))
         owner = None if user is None else folder.read(lambda connection: find_user(connection, user).id)
-        origins = load(find(None, os.environ, folder.folder), os.environ).egress.allowed_origins
+        origins = load_beside(find(None, os.environ, folder.folder), os.environ).egress.allowed_origins
         taking = ApiKeysImport(folder, folder.digest(), Egress(lambda: origins), folder.seal())
         store = _Store(folder, report, tried=dry_run)
         store.begin(keys)

@@ -24,7 +24,8 @@ from stellwerk.app import settings as cut
 from stellwerk.app.local_models import make_hub
 from stellwerk.cli.admin_client import AdminClient
 from stellwerk.cli.gateway_client import GatewayTrouble
-from stellwerk.config.reading import data_folder, find, load
+from stellwerk.cli.own_address import own_url
+from stellwerk.config.reading import data_folder, find, load, load_beside
 from stellwerk.config.settings import Config
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.errors import Conflict, NotFound
@@ -208,24 +209,18 @@ class FolderModels:
 def open_source(url: str | None, key: str | None, data: Path | None) -> ModelSource:
     """The gateway at `url`; without one that of this machine when it runs, else its data folder."""
     folder = data_folder(data, os.environ)
-    config = load(find(None, os.environ, folder), os.environ)
-    client = AdminClient(url or own_url(config), key, os.environ, folder)
+    file = find(None, os.environ, folder)
+    client = AdminClient(url or own_url(load_beside(file, os.environ)), key, os.environ, folder)
     if url is not None or _answers(client):
         return GatewayModels(client)
-    return FolderModels(config, folder, os.environ)
+    return FolderModels(load(file, os.environ), folder, os.environ)
 
 
 def open_gateway(url: str | None, key: str | None, data: Path | None) -> AdminClient:
     """The running gateway, for what only it can do."""
     folder = data_folder(data, os.environ)
-    config = load(find(None, os.environ, folder), os.environ)
+    config = load_beside(find(None, os.environ, folder), os.environ)
     return AdminClient(url or own_url(config), key, os.environ, folder)
-
-
-def own_url(config: Config) -> str:
-    host = config.listen.host
-    name = "127.0.0.1" if host in {"0.0.0.0", "::", "::1"} else host
-    return f"http://{name}:{config.listen.port}"
 
 
 def _answers(client: AdminClient) -> bool:

@@ -22,6 +22,7 @@ from stellwerk.auth.admin import ADMIN_KEY_FILE
 from stellwerk.auth.tokens import WeakKey, check_chosen_key
 from stellwerk.cli.language import text
 from stellwerk.cli.listener_view import describe_listeners
+from stellwerk.cli.own_address import local_url
 from stellwerk.cli.shell_process import ShellProcess
 from stellwerk.config.reading import data_folder, find, load
 from stellwerk.core.errors import Unavailable
@@ -135,8 +136,7 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 def _announce(opened: Opened, folder: Path, new_key: Secret | None, chosen: Secret | None) -> None:
     """Tells a person how to get the first answer; the key itself is shown on a terminal only, and only once."""
-    name = "127.0.0.1" if opened.host in ("0.0.0.0", "::", "::1") else opened.host
-    url = f"http://{name}:{opened.port}"
+    url = local_url(opened.host, opened.port)
     lines = [text("serve.ready", version=__version__, url=url), *describe_listeners(opened, machine_addresses())]
     file = folder / ADMIN_KEY_FILE
     if chosen is not None:
@@ -158,7 +158,7 @@ def _announce(opened: Opened, folder: Path, new_key: Secret | None, chosen: Secr
 def _curl(url: str, key: str, model: str | None) -> str:
     authorization = f'-H "Authorization: Bearer {key}"'
     if model is None:
-        return f"curl {url}/v1/models {authorization}"
+        return f"curl {shlex.quote(f'{url}/v1/models')} {authorization}"
     messages = [{"role": "user", "content": text("serve.example_question")}]
     body = msgspec.json.encode({"model": model, "stream": True, "messages": messages}).decode()
-    return f"curl -N {url}/v1/chat/completions {authorization} -d {shlex.quote(body)}"
+    return f"curl -N {shlex.quote(f'{url}/v1/chat/completions')} {authorization} -d {shlex.quote(body)}"

@@ -12,7 +12,7 @@ from stellwerk.auth.mails import Language, Mail, approval_mail, rejection_mail
 from stellwerk.auth.signups import Signup, Status, list_signups
 from stellwerk.cli.data import AsJson, Data, OpenFolder, opened
 from stellwerk.cli.tables import Column, Wording, local_time, moment, print_json, print_table, visible
-from stellwerk.config.reading import find, load
+from stellwerk.config.reading import find, load_beside
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Decide about strangers who asked to become users.")
 
@@ -123,7 +123,7 @@ def reject(request: Request, data: Data = None, as_json: AsJson = False) -> None
 
 def _address(folder: OpenFolder) -> str:
     """How users reach the gateway, as far as the config tells."""
-    listen = load(find(None, os.environ, folder.folder), os.environ).listen
+    listen = load_beside(find(None, os.environ, folder.folder), os.environ).listen
     host = listen.allowed_hosts[0] if listen.allowed_hosts else listen.host
     name = f"[{host}]" if ":" in host else host
     return f"https://{name}" if listen.behind_proxy and listen.allowed_hosts else f"http://{name}:{listen.port}"

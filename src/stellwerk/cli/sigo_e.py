@@ -10,11 +10,12 @@ from typing import Any
 import typer
 
 from stellwerk import __version__
-from stellwerk.cli.ask import FAILED, INTERRUPTED, MAIN_URL, NO_PROMPT, TRUSTED_URL, find_gateway, local_model, show
+from stellwerk.cli.ask import FAILED, INTERRUPTED, NO_PROMPT, TRUSTED_URL, find_gateway, local_model, show
 from stellwerk.cli.gateway_client import GatewayTrouble
 from stellwerk.cli.go_flags import BadFlag, Flag, describe_flags, parse_flags
 from stellwerk.cli.language import text
 from stellwerk.cli.model_facts import ModelFacts, find_model
+from stellwerk.cli.own_address import find_own_url
 from stellwerk.cli.question import Question, answer, read_prompt, report
 from stellwerk.config.reading import data_folder
 
@@ -63,8 +64,8 @@ def main() -> None:
     sys.exit(status)
 
 
-def run(arguments: Sequence[str], environ: Mapping[str, str], urls: Sequence[str] = (TRUSTED_URL, MAIN_URL)) -> int:
-    """The status to exit with; `urls` is where a gateway is looked for, in this order."""
+def run(arguments: Sequence[str], environ: Mapping[str, str], urls: Sequence[str] = ()) -> int:
+    """The status to exit with; `urls` is where a gateway is looked for, in this order, in place of the usual ones."""
     try:
         flags, words = parse_flags(FLAGS, arguments)
     except BadFlag as bad:
@@ -83,6 +84,10 @@ def run(arguments: Sequence[str], environ: Mapping[str, str], urls: Sequence[str
         return FAILED
 
 
+def usual_urls(environ: Mapping[str, str]) -> tuple[str, ...]:
+    return TRUSTED_URL, find_own_url(None, environ)
+
+
 def _ask(flags: Mapping[str, Any], words: Sequence[str], environ: Mapping[str, str], urls: Sequence[str]) -> int:
     looks = bool(flags.get("l") or flags.get("i"))
     quiet = bool(flags.get("q")) or flags.get("v") in _SAYING_LITTLE
@@ -90,7 +95,7 @@ def _ask(flags: Mapping[str, Any], words: Sequence[str], environ: Mapping[str, s
     if not (prompt or looks):
         typer.echo(text("ask.no_prompt"), err=True)
         return NO_PROMPT
-    client, models = find_gateway(urls, None, None, environ)
+    client, models = find_gateway(urls or usual_urls(environ), None, None, environ)
     as_json = bool(flags.get("j"))
     if looks:
         show(models, None if flags.get("l") else _model(flags, models, quiet=quiet), flag="-l", as_json=as_json)

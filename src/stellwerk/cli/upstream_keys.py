@@ -13,10 +13,10 @@ import typer
 from stellwerk.cli.chat import ADMIN_KEY_FILE
 from stellwerk.cli.data import AsJson, Data
 from stellwerk.cli.gateway_client import GatewayClient, GatewayTrouble
-from stellwerk.cli.model_sources import own_url
+from stellwerk.cli.own_address import own_url
 from stellwerk.cli.question import report
 from stellwerk.cli.tables import NOTHING, Column, Wording, print_json, print_table
-from stellwerk.config.reading import data_folder, find, load
+from stellwerk.config.reading import data_folder, find, load_beside
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.errors import Unavailable
 from stellwerk.core.secrets import Secret
@@ -106,7 +106,7 @@ def upstream_keys(
     """Show the state of every key for an upstream: ready, cooling until it comes back, or parked."""
     if url is None:
         folder = data_folder(data, os.environ)
-        url = own_url(load(find(None, os.environ, folder), os.environ))
+        url = own_url(load_beside(find(None, os.environ, folder), os.environ))
     try:
         states = read_states(url, _candidates(key, url, data, os.environ))
     except GatewayTrouble as trouble:

@@ -21,7 +21,7 @@ from stellwerk.cli.webhook_view import (
     print_webhooks,
     webhook_values,
 )
-from stellwerk.config.reading import find, load
+from stellwerk.config.reading import find, load_beside
 from stellwerk.core.errors import UpstreamError
 from stellwerk.http.egress import Egress
 from stellwerk.records import audit
@@ -232,7 +232,7 @@ def _switch(webhook: int, data: Path | None, *, on: bool) -> None:
 
 
 def _egress(folder: OpenFolder) -> Egress:
-    allowed = load(find(None, os.environ, folder.folder), os.environ).egress.allowed_origins
+    allowed = load_beside(find(None, os.environ, folder.folder), os.environ).egress.allowed_origins
     return Egress(lambda: allowed)
 
 

@@ -10,6 +10,7 @@ import platformdirs
 from stellwerk.config import ai_gateway_file
 from stellwerk.config.checking import Checker
 from stellwerk.config.document import parse
+from stellwerk.config.problems import ConfigError
 from stellwerk.config.rules import breaches
 from stellwerk.config.settings import Config
 from stellwerk.config.tree import Entry, Place, Problems, under
@@ -52,6 +53,36 @@ def load(path: Path | None, environ: Mapping[str, str], vendors: Collection[str]
     `vendors` are the names that `providers` may refer to; None leaves them unchecked.
     """
     return read(path, environ, vendors).config
+
+
+def load_beside(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """As `load`, for a command beside a gateway, which may have variables that this process lacks.
+
+    What needs such a variable has a value that means nothing: upstreams must not be asked with it. Raises ConfigError.
+    """
+    try:
+        return load(path, _Beside(environ))
+    except ConfigError:
+        return load(path, environ)
+
+
+class _Beside(Mapping[str, str]):
+    """The environment; every name that is not in it has a value too, and is not listed."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def __getitem__(self, name: str) -> str:
+        return self._environ.get(name, "unset")
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._environ)
+
+    def __len__(self) -> int:
+        return len(self._environ)
 
 
 def read(path: Path | None, environ: Mapping[str, str], vendors: Collection[str] | None = None) -> Reading:

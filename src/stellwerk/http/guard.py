@@ -80,10 +80,11 @@ class Guard:
             raise HeaderTooLarge(f"The request has more than {settings.head_fields} header fields.")
         if len(target) > settings.target_bytes:
             raise BadRequest(f"The URL is longer than {settings.target_bytes} bytes.", code="url_too_long")
-        if not target.startswith(b"/"):
-            raise BadRequest("The request target must be a path that starts with '/'.", code="invalid_path")
+        # Before the target: the first line of an HTTP/2 client has no path either, and is to hear the reason.
         if version != "1.1":
             _check_version(version, headers)
+        if not target.startswith(b"/"):
+            raise BadRequest("The request target must be a path that starts with '/'.", code="invalid_path")
         host = headers.get(b"host")
         if host is None:
             if version != "1.0":

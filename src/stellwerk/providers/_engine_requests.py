@@ -48,6 +48,11 @@ _ENGINE_ONLY = frozenset(
 )
 """Fields that reach into the engine itself: its templates, its slots, its memory, other names for limits, and grammars,
 of which a short one keeps an engine busy for ever and a deep one ends it."""
+_PASSED_OVER = {
+    "functions": "A local model takes tools in 'tools', not in 'functions'.",
+    "web_search_options": "A local model does not search the web.",
+}
+"""Fields that an engine takes and forgets: the client would wait in vain for what they ask for."""
 _SENSES = {"image_url": "image", "input_audio": "audio"}
 """Type of a message part and the modality that it needs."""
 _PLAIN = frozenset({"text", "refusal"})
@@ -67,6 +72,7 @@ def check_fields(fields: Mapping[str, msgspec.Raw]) -> frozenset[str]:
                 param=name,
                 code="unsupported_parameter",
             )
+    _check_passed_over(fields)
     if bytes(fields.get("temperature", b"")).startswith(b"-"):
         raise BadRequest("'temperature' must not be below zero.", param="temperature")
     if is_batch(bytes(fields.get("prompt", b""))):
@@ -79,6 +85,16 @@ def check_fields(fields: Mapping[str, msgspec.Raw]) -> frozenset[str]:
             )
     check_schemas(fields)
     return _check_messages(bytes(fields.get("messages", b"")))
+
+
+def _check_passed_over(fields: Mapping[str, msgspec.Raw]) -> None:
+    for name, reason in _PASSED_OVER.items():
+        if bytes(fields.get(name, b"null")) not in (b"null", b"[]"):
+            raise BadRequest(reason, param=name, code="unsupported_parameter")
+    if b'"audio"' in bytes(fields.get("modalities", b"")):
+        raise BadRequest(
+            "A local model answers chats in text, not in sound.", param="modalities", code="unsupported_value"
+        )
 
 
 def is_batch(prompt: bytes) -> bool:

@@ -65,6 +65,10 @@ def test_lines_are_read_and_blank_ones_left_out():
     ]
 
 
+def test_a_byte_order_mark_before_the_first_line_is_no_part_of_it():
+    assert read(b"\xef\xbb\xbf" + json.dumps(GOOD).encode()) == [Line(1, "a", b'{"model": "m"}')]
+
+
 @pytest.mark.parametrize(
     ("line", "code"),
     [

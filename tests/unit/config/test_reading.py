@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stellwerk.config.problems import ConfigError, ConfigProblem
-from stellwerk.config.reading import FILE_BYTES, data_folder, find, load, read, restart_needed
+from stellwerk.config.reading import FILE_BYTES, data_folder, find, load, load_beside, read, restart_needed
 from stellwerk.config.settings import Config, Listen
 from stellwerk.config.tree import Place
 
@@ -164,3 +164,20 @@ def _load_or_refuse(path: Path | None, environ: dict[str, str]) -> None:
         return
     assert lines
     assert all(line.isprintable() for line in lines)
+
+
+def test_a_command_beside_the_gateway_needs_none_of_its_variables(tmp_path):
+    file = tmp_path / "stellwerk.yaml"
+    file.write_text("listen: {port: 4100}\nhub: {token: '${HUB_TOKEN}'}\n", encoding="utf-8")
+    with pytest.raises(ConfigError):
+        load(file, {})
+    assert load_beside(file, {"STELLWERK_DRAIN_SECONDS": "7"}).drain_seconds == 7
+    assert load_beside(file, {}).listen.port == 4100
+
+
+def test_where_a_lacking_variable_cannot_be_done_without_it_is_named(tmp_path):
+    file = tmp_path / "stellwerk.yaml"
+    file.write_text("listen: {port: '${PORT}'}\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_beside(file, {})
+    assert "missing_variable" in {problem.code for problem in caught.value.problems}

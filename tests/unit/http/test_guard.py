@@ -106,6 +106,7 @@ def test_the_memory_of_accepted_hosts_is_bounded():
         (b"/", "1.0", {b"transfer-encoding": b"chunked"}, 1, "invalid_http"),
         (b"/", "2.0", {b"host": b"localhost"}, 1, "invalid_http"),
         (b"/", "0.9", {b"host": b"localhost"}, 1, "invalid_http"),
+        (b"*", "2.0", {}, 0, "invalid_http"),
     ],
 )
 def test_a_head_is_checked(target, version, headers, fields, error):

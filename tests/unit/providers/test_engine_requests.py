@@ -180,3 +180,18 @@ def test_several_answers_are_refused_because_the_engine_counts_only_one(name):
     assert caught.value.param == name
     check_fields(make_call(**{name: 1}).fields)
     check_fields(make_call(**{name: None}).fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "asking", "plain"),
+    [
+        ("functions", [{"name": "f", "parameters": {}}], []),
+        ("web_search_options", {}, None),
+        ("modalities", ["text", "audio"], ["text"]),
+    ],
+)
+def test_what_an_engine_would_pass_over_in_silence_is_refused(name, asking, plain):
+    with pytest.raises(BadRequest) as caught:
+        check_fields(make_call(**{name: asking}).fields)
+    assert caught.value.param == name
+    check_fields(make_call(**{name: plain}).fields)

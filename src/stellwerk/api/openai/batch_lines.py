@@ -1,5 +1,6 @@
 """The lines of a batch: requests on the way in, answers and errors on the way out."""
 
+import codecs
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -43,7 +44,8 @@ _decode = msgspec.json.Decoder(_Line).decode
 def read_lines(content: bytes, endpoint: str) -> Iterator[Line | Problem]:
     """Every line that is not blank, or what is wrong with it."""
     seen: set[str] = set()
-    for number, text in enumerate(content.split(b"\n"), start=1):
+    # Windows' own programs begin a text in UTF-8 with a byte order mark.
+    for number, text in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         if text.strip():
             yield _read_line(number, text, endpoint, seen)
 

@@ -9,7 +9,7 @@ from stellwerk.api._guard import Request, RequestHandler, Routes
 from stellwerk.api.jobs.exchange import CollectingExchange
 from stellwerk.api.jobs.intake import Intake, headers_of_call, new_job
 from stellwerk.api.jobs.ownership import Ownership
-from stellwerk.api.openai.files import read_id, respond
+from stellwerk.api.openai.files import read_id, read_query, respond
 from stellwerk.api.openai.responses_answers import (
     METADATA,
     job_of_id,
@@ -30,6 +30,10 @@ _ANSWER_BYTES = 64 * 1024 * 1024
 _LONGEST_METADATA = 3_000
 _BODY = msgspec.json.Decoder(ResponsesBody)
 _FORWARDED = (b"x-ratelimit-", b"x-stellwerk-", b"openai-processing-ms")
+
+
+class _Look(msgspec.Struct):
+    stream: bool = False
 
 
 class ResponsesAPI:
@@ -100,6 +104,9 @@ class ResponsesAPI:
         return new_job(request, queue=checked.queue, path=PATH, body=plain, headers=headers, labels=labels)
 
     async def _show(self, request: Request) -> None:
+        if read_query(request, _Look).stream:
+            # OpenAI's clients take any other answer for a stream without events.
+            raise _not_streamed()
         job = await self._find(request)
         respond(request, show_job_response(await self._jobs.get(job.id, with_result=True)))
 
@@ -135,10 +142,14 @@ def _read(request: Request) -> ResponsesBody:
     exchange = request.exchange
     body = decode_body(exchange.body, exchange.headers.get(b"content-type"), _BODY)
     if body.background and body.stream:
-        raise BadRequest(
-            "A response in the background is not streamed here: GET /api/requests/{id}/events follows its job.",
-            param="stream",
-            code="unsupported_parameter",
-        )
+        raise _not_streamed()
     to_chat(body)
     return body
+
+
+def _not_streamed() -> BadRequest:
+    return BadRequest(
+        "A response in the background is not streamed here: GET /api/requests/{id}/events follows its job.",
+        param="stream",
+        code="unsupported_parameter",
+    )
