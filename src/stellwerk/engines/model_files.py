@@ -1,6 +1,7 @@
 """The models that can be loaded: the files of the models folder, the one that ships with the package, and those that
 the operator named elsewhere."""
 
+import contextlib
 import logging
 import os
 import re
@@ -81,29 +82,28 @@ class ModelFiles:
         """Blocks on the disk; one call at a time. A folder that does not exist is an empty one."""
         found = _Found()
         known: dict[Path, tuple[FileStamp, _Finding]] = {}
-        for path, stamp, model, size in self._look():
+        candidates, passed_over = _look_into(self.folder)
+        for path, stamp, model, size in self._look(candidates):
             if path not in known:
                 known[path] = (stamp, self._read(path, stamp))
             found.add(path, stamp, model, size, known[path][1])
         self._known = known
         broken = {
-            model: reason
-            for model, reason in {**_passed_over(self.folder), **found.broken}.items()
-            if model not in found.files
+            model: reason for model, reason in {**passed_over, **found.broken}.items() if model not in found.files
         }
         for model, path in self._named.items():
             if path not in known and model not in found.files:
                 broken[model] = "its path in the configuration leads nowhere"
         return Shelf(files=found.files, broken=broken, projectors=tuple(found.projectors))
 
-    def _look(self) -> Iterator[tuple[Path, FileStamp, str, int]]:
+    def _look(self, candidates: Sequence[Path]) -> Iterator[tuple[Path, FileStamp, str, int]]:
         """Everything worth reading, the first of several with one id first; projectors have no id."""
         for model, path in self._named.items():
             for _, stamp in _present((path,)):
                 part, size = _identity(path, stamp)
                 if part is not None:
                     yield path, stamp, model, size
-        for path, stamp in [*_regular(self._bundled), *_regular(_candidates(self.folder))]:
+        for path, stamp in [*_regular(self._bundled), *_regular(candidates)]:
             identity, size = _identity(path, stamp)
             if identity is not None:
                 yield path, stamp, "" if "mmproj" in path.name.lower() else identity, size
@@ -169,37 +169,34 @@ def _is_gguf(path: Path) -> bool:
         os.close(descriptor)
 
 
-def _candidates(folder: Path | None) -> list[Path]:
-    """Files whose name is allowed, one level deep, sorted; the folder itself may be a link, its entries may not."""
+def _look_into(folder: Path | None) -> tuple[list[Path], dict[str, str]]:
+    """What one look finds: the files whose name is allowed, one level deep, sorted; the folder itself may be a link,
+    its entries may not. And what `_passed_over` says of the others."""
     if folder is None:
-        return []
+        return [], {}
     try:
-        with os.scandir(folder) as entries:
-            # Of two files with one id the GGUF counts.
-            names = sorted((entry.name for entry in entries if _NAME.fullmatch(entry.name)), key=_gguf_first)
+        with os.scandir(folder) as found:
+            entries = list(found)
     except OSError:
-        return []
+        return [], {}
+    # Of two files with one id the GGUF counts.
+    names = sorted((entry.name for entry in entries if _NAME.fullmatch(entry.name)), key=_gguf_first)
     if len(names) > _MAX_FILES:
         log.warning("the models folder holds %d files; only the first %d are used", len(names), _MAX_FILES)
-    return [folder.absolute() / name for name in names[:_MAX_FILES]]
+    return [folder.absolute() / name for name in names[:_MAX_FILES]], _passed_over(folder, entries)
 
 
-def _passed_over(folder: Path | None) -> dict[str, str]:
+def _passed_over(folder: Path, entries: Sequence["os.DirEntry[str]"]) -> dict[str, str]:
     """What somebody put into the folder as a model and no scan takes up: its name without the ending, and why."""
     reasons: dict[str, str] = {}
-    if folder is None:
-        return reasons
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                stem, ending = os.path.splitext(entry.name)  # noqa: PTH122 - a path would be made of every entry
-                if ending.lower() != ".gguf" or stem.startswith(".") or not stem.isprintable():
-                    continue
-                reason = _reason_against(folder, entry)
-                if reason is not None and len(reasons) < _MAX_FILES:
-                    reasons[_model_of(stem)[:_LONGEST_NAME]] = reason
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        for entry in entries:
+            stem, ending = os.path.splitext(entry.name)  # noqa: PTH122 - a path would be made of every entry
+            if ending.lower() != ".gguf" or stem.startswith(".") or not stem.isprintable():
+                continue
+            reason = _reason_against(folder, entry)
+            if reason is not None and len(reasons) < _MAX_FILES:
+                reasons[_model_of(stem)[:_LONGEST_NAME]] = reason
     return dict(sorted(reasons.items()))
 
 

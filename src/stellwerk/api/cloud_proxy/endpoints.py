@@ -71,7 +71,10 @@ class CloudProxyAPI:
         statistics.add("GET", "/stats", READERS, self._show_hours)
         for prefix in PREFIXES:
             for method, path, access in _PASSED:
-                routes.add(method, prefix + path, access, self._passing(method, f"/api{path}"))
+                handler = self._passing(method, f"/api{path}")
+                routes.add(
+                    method, prefix + path, access, self._counting(path, handler) if path in _SEARCHES else handler
+                )
         routes.add("GET", "/v1/models", READERS, self._passing("GET", "/v1/models"))
 
     def _passing(self, method: str, path: str) -> RequestHandler:
@@ -82,14 +85,17 @@ class CloudProxyAPI:
             headers = ((b"x-request-id", request.id.encode()), (b"content-type", kind or b"application/json"))
             exchange.respond(200, headers, content)
 
-        async def pass_on_counted(request: Request) -> None:
-            permit = await self._enter(request, path.rpartition("/")[2])
+        return pass_on
+
+    def _counting(self, path: str, handler: RequestHandler) -> RequestHandler:
+        async def count(request: Request) -> None:
+            permit = await self._enter(request, path.removeprefix("/"))
             try:
-                await pass_on(request)
+                await handler(request)
             finally:
                 permit.release(0)
 
-        return pass_on_counted if path.removeprefix("/api") in _SEARCHES else pass_on
+        return count
 
     async def _ask_in_turn(self, method: str, target: str, body: bytes) -> tuple[bytes | None, bytes]:
         if self._running == _MOST_AT_ONCE:
