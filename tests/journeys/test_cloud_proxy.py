@@ -213,8 +213,16 @@ def settings_for(server: ScriptedUpstream, **more: Any) -> dict[str, Any]:
     }
 
 
-async def discovered(server: ScriptedUpstream) -> None:
-    await wait_until(lambda: [each.path for each in server.requests].count("/api/show") >= 2)
+async def discovered(running: GatewayProcess, server: ScriptedUpstream) -> None:
+    """Waits until the cloud was asked for all that it is asked for, and the gateway has taken the answers in."""
+
+    async def listed() -> bool:
+        if [each.path for each in server.requests].count("/api/show") < 2:
+            return False
+        models = (await get(running.port, running.key, "/v1/models")).json["data"]
+        return {"ollama-cloud/llama3", "ollama-cloud/gpt-oss:120b"} <= {model["id"] for model in models}
+
+    await wait_until(listed)
 
 
 @asynccontextmanager
@@ -223,7 +231,7 @@ async def proxy(
 ) -> AsyncIterator[tuple[GatewayProcess, int]]:
     config = settings_for(server, **more)
     async with running_gateway(folder, config, environment=environment) as running:
-        await discovered(server)
+        await discovered(running, server)
         yield running, await port_of(running, COMPAT)
 
 
@@ -715,7 +723,7 @@ async def test_a_key_that_is_used_up_is_followed_by_the_next_which_stays(tmp_pat
     environment = {"OLLAMA_API_KEYS": ",".join(KEYS), "PROXY_AUTH_TOKEN": TOKEN}
     async with running_gateway(tmp_path, settings_for(server), environment=environment) as running:
         port = await port_of(running, COMPAT)
-        await discovered(server)
+        await discovered(running, server)
         cloud.requests.clear()
         answers = await asyncio.gather(*(post(port, TOKEN, ASKING["/generate"], "/generate") for _ in range(20)))
         assert {answer.status for answer in answers} == {200}
@@ -820,7 +828,7 @@ async def test_the_gateway_looks_for_no_ollama_on_its_own_listener(tmp_path, ser
     config["discovery"] |= {"ollama": True, "ollama_url": f"http://127.0.0.1:{number}"}
     environment = {"OLLAMA_API_KEYS": KEYS[0], "ALLOW_UNAUTHENTICATED_ACCESS": "true"}
     async with running_gateway(tmp_path, config, environment=environment) as running:
-        await discovered(server)
+        await discovered(running, server)
         models = (await get(running.port, running.key, "/v1/models")).json["data"]
         assert {model["id"] for model in models} == {"ollama-cloud/llama3", "ollama-cloud/gpt-oss:120b"}
         assert {model["x_stellwerk"]["local"] for model in models} == {False}
