@@ -67,6 +67,10 @@ class Writer:
         self._streams: list[Stream[Any]] = []
         self._statements: dict[Stream[Any], Statement] = {}
         self._works: deque[_Work[Any]] = deque()
+        self._committing = 0
+        """What was taken for the transaction that is not over."""
+        self._moving = threading.Lock()
+        """Held while something is taken or put back, so that the backlog counts it once."""
         self._connection: Connection | None = None
         self._pause = self._settings.retry_seconds
         self._lost_reported = 0
@@ -79,8 +83,9 @@ class Writer:
 
     @property
     def backlog(self) -> int:
-        """What waits for a commit."""
-        return len(self._works) + sum(len(stream.items) for stream in self._streams)
+        """What waits for a commit, or for the end of the one that it is in."""
+        with self._moving:
+            return self._committing + len(self._works) + sum(len(stream.items) for stream in self._streams)
 
     @property
     def dropped(self) -> int:
@@ -157,16 +162,19 @@ class Writer:
             stream.idle = idle
 
     def _commit(self) -> None:
-        taken: Taken = [(stream, stream.take(self._settings.batch_rows)) for stream in self._streams]
-        works = [self._works.popleft() for _ in range(len(self._works))]
-        works = [work for work in works if work.future.set_running_or_notify_cancel()]
-        if self.healthy and not works and not any(items for _, items in taken):
+        with self._moving:
+            taken: Taken = [(stream, stream.take(self._settings.batch_rows)) for stream in self._streams]
+            works = [self._works.popleft() for _ in range(len(self._works))]
+            works = [work for work in works if work.future.set_running_or_notify_cancel()]
+            self._committing = len(works) + sum(len(items) for _, items in taken)
+        if self.healthy and not self._committing:
             return
         try:
             done = self._write(taken, works)
         except Exception as error:  # noqa: BLE001 - the supervisor: whatever fails, rows are kept and tried again
             self._recover(error, taken, works)
         else:
+            self._committing = 0
             self._settle(done)
 
     def _write(self, taken: Taken, works: list[_Work[Any]]) -> list[Callable[[], None]]:
@@ -214,8 +222,10 @@ class Writer:
             tell()
 
     def _recover(self, error: Exception, taken: Taken, works: list[_Work[Any]]) -> None:
-        for stream, items in taken:
-            stream.put_back(items)
+        with self._moving:
+            for stream, items in taken:
+                stream.put_back(items)
+            self._committing = 0
         if self.healthy:
             expected = isinstance(error, DBAPIError) and is_storage_failure(error)
             cause = error.orig if isinstance(error, DBAPIError) else error
