@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ from typing import Any
 
 COMMAND = (sys.executable, "-m", "stellwerk")
 ADMIN_KEY = "canary-admin-key-5f0c1d7be2"
-DEADLINE = 20.0
-"""Seconds that a test waits for anything before it fails; nothing normally takes three."""
+DEADLINE = 60.0
+"""Seconds that a test waits for anything before it fails; nothing normally takes three, on a busy machine ten."""
 
 ALONE = {
     "engines": {"enabled": False},
@@ -42,6 +42,21 @@ async def wait_until(predicate: Callable[[], Any], seconds: float = DEADLINE, *,
         assert time.monotonic() < end, f"not within {seconds} s"
         await asyncio.sleep(pause)
         pause = min(1.5 * pause, longest_pause)
+
+
+async def best_within(bound: float, measure: Callable[[], Awaitable[float]], tries: int = 5) -> None:
+    """That what `measure` does can take less than `bound` seconds: the machine may be busy with others once."""
+    times: list[float] = []
+    while len(times) < tries and (not times or min(times) >= bound):
+        times.append(await measure())
+    assert min(times) < bound, times
+
+
+async def away_from_midnight(seconds: float = 60.0) -> None:
+    """Returns at a moment that is not shortly before the end of a day in UTC: budgets and reports begin anew there."""
+    left = 86_400 - time.time() % 86_400
+    if left < seconds:
+        await asyncio.sleep(left + 1)
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,17 @@ class KeptConnection:
         if self._streams is not None and self._streams[0].at_eof():
             # The server ends what nobody has used for a while.
             self.close()
+        was_kept = self._streams is not None
+        try:
+            return await self._ask(method, target, body, headers)
+        except (ConnectionError, asyncio.IncompleteReadError) as error:
+            self.close()
+            # It may do so in the very moment of a request, and has not seen it then.
+            if not was_kept or getattr(error, "partial", b""):
+                raise
+        return await self._ask(method, target, body, headers)
+
+    async def _ask(self, method: str, target: str, body: bytes | None, headers: Mapping[str, str] | None) -> Answer:
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port, **self._options)
         exchange = Exchange(*self._streams)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.gateway_process import GatewayProcess, running_gateway
-from tests.scripted_upstream import ScriptedUpstream, Talk, chat, chunk, completion
+from tests.scripted_upstream import Received, ScriptedUpstream, Talk, chat, chunk, completion
 from tests.small_hub import SmallHub
 from tests.tiny_gguf import (
     CALL_TEMPLATE,
@@ -192,6 +192,11 @@ class Backends:
         self.hub.store.requests.clear()
         self.hub.stopped.clear()
         return self
+
+
+def calls_of(upstream: ScriptedUpstream) -> list[Received]:
+    """What it was asked, but for the looks at its models, which come by themselves every few seconds."""
+    return [each for each in upstream.requests if each.path not in ("/api/tags", "/api/show")]
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ HELLO = [{"role": "user", "content": "Hello"}]
 
 
 def client_of(gateway: GatewayProcess, key: str = ADMIN_KEY, **options) -> AsyncOpenAI:
-    options = {"max_retries": 0, "timeout": 10, **options}
+    options = {"max_retries": 0, "timeout": 60, **options}
     return AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=key, **options)
 
 

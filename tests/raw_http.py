@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SECONDS = 20.0
+SECONDS = 60.0
 CHAT = "/v1/chat/completions"
 
 
@@ -62,6 +62,8 @@ class Exchange:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body, chunk by chunk. Ends with the body; a connection that ends earlier raises IncompleteReadError."""
+        if self.status == 204:
+            return
         if "content-length" in self.headers:
             yield await self.reader.readexactly(int(self.headers["content-length"]))
             return

@@ -26,13 +26,14 @@ from stellwerk.engines.slot_settings import SlotSettings
 from stellwerk.engines.slots import Slots
 from stellwerk.engines.supervisor import SupervisorSettings
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 """Seconds that a test waits for anything before it fails; nothing normally takes one."""
 
 QUICK = SupervisorSettings(
     load_timeout=DEADLINE,
     probe_interval=0.1,
-    probe_timeout=0.5,
+    # Short, but not so short that an engine on a busy machine is taken for one that hangs.
+    probe_timeout=1.5,
     pause_after_miss=0.05,
     grace=2.0,
     restarts=RestartSettings(first_delay=0.05),

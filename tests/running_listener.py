@@ -12,6 +12,7 @@ import uvicorn
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.principal import OPEN
 from stellwerk.http.asgi import AsgiApplication
+from stellwerk.http.cors import NOBODY, Origins
 from stellwerk.http.guard import Guard, GuardSettings
 from stellwerk.http.listener import Listener
 from stellwerk.http.router import Route, Router
@@ -95,7 +96,7 @@ class Running:
                 await writer.wait_closed()
         self.writers.clear()
 
-    async def exchange(self, data: bytes, *, seconds: float = 5.0) -> bytes:
+    async def exchange(self, data: bytes, *, seconds: float = 30.0) -> bytes:
         """Sends bytes and returns everything that comes back until the server closes or falls silent."""
         reader, writer = await self.connect()
         writer.write(data)
@@ -118,6 +119,7 @@ async def listening(
     plain: bool = False,
     host: str = "127.0.0.1",
     context: ssl.SSLContext | None = None,
+    origins: Origins = NOBODY,
 ) -> AsyncIterator[Running]:
     """A running listener; with `plain` behind uvicorn's own protocol instead of ours, with `context` behind TLS."""
     clock, watch, router = Clock(), Watch(), Router()
@@ -125,9 +127,14 @@ async def listening(
     router.add(Route("GET", "/echo", OPEN, echo))
     router.add(Route("GET", "/things/{rest}", OPEN, echo))
     listener = Listener(
-        router=router, guard=Guard(settings or GuardSettings()), render_error=render_error, watch=watch, clock=clock
+        router=router,
+        guard=Guard(settings or GuardSettings()),
+        render_error=render_error,
+        watch=watch,
+        clock=clock,
+        origins=origins,
     )
-    application = AsgiApplication(router, render_error, clock, listener.guard.settings.body_bytes)
+    application = AsgiApplication(router, render_error, clock, listener.guard.settings.body_bytes, origins)
     server: Server | PlainServer
     if plain:
         server = PlainServer(
@@ -146,7 +153,7 @@ async def listening(
         server = Server(listener, application, drain_seconds=5, ssl_context=context)
     bound = bind(host, 0)
     task = asyncio.ensure_future(server.serve([bound]))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
             await asyncio.sleep(0)
     running = Running(address_of(bound)[1], listener, router, watch, clock, server)

@@ -95,10 +95,14 @@ def usage_chunk(model="up", prompt=5, output=2):
     return {**chunk(model=model), "choices": [], "usage": usage}
 
 
+async def list_models(talk: Talk) -> None:
+    await talk.answer({"object": "list", "data": [{"id": "up", "object": "model", "created": 1, "owned_by": "up"}]})
+
+
 async def chat(talk: Talk) -> None:
     """Answers chat completions, streamed or not, and the list of models as a well-behaved upstream does."""
     if talk.request.method == "GET":
-        await talk.answer({"object": "list", "data": [{"id": "up", "object": "model", "created": 1, "owned_by": "up"}]})
+        await list_models(talk)
         return
     body = talk.request.json
     model = body.get("model", "up")
@@ -139,7 +143,7 @@ class ScriptedUpstream:
         self._server.close()
         self.drop_connections()
         await self._server.wait_closed()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self._idle.wait()
 
     def drop_connections(self) -> None:
@@ -147,18 +151,23 @@ class ScriptedUpstream:
         for writer in list(self._writers):
             writer.transport.abort()
 
+    def _remember(self, request: Received) -> bool:
+        """Whether the script answers it."""
+        self.requests.append(request)
+        return True
+
     async def _serve(self, reader, writer) -> None:
         self.connections += 1
         self._writers.add(writer)
         self._idle.clear()
         try:
             while (request := await read_request(reader)) is not None:
-                self.requests.append(request)
                 left = asyncio.Event()
                 talk = Talk(request, reader, writer, left)
+                script = self.script if self._remember(request) else list_models
                 watching = asyncio.ensure_future(_watch(reader, left))
                 try:
-                    await self.script(talk)
+                    await script(talk)
                 finally:
                     watching.cancel()
                     await asyncio.wait({watching})
@@ -169,6 +178,14 @@ class ScriptedUpstream:
             writer.transport.abort()
             if not self._writers:
                 self._idle.set()
+
+
+class AskedUpstream(ScriptedUpstream):
+    """Lists its models by itself, whatever the script is, and remembers calls only: gateways ask for lists at times of
+    their own."""
+
+    def _remember(self, request: Received) -> bool:
+        return request.method != "GET" and super()._remember(request)
 
 
 async def _watch(reader, left) -> None:

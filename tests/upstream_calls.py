@@ -170,6 +170,6 @@ READERS = [pytest.param(lambda reply: reply.read(), id="read"), pytest.param(tak
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not holds():  # noqa: ASYNC110  # nothing tells when a socket has been read
             await asyncio.sleep(0)

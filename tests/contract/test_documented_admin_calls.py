@@ -39,7 +39,7 @@ class Shell:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             output, _ = await process.communicate()
         body, _, status = output.decode().rpartition("\n")
         return int(status), json.loads(body)

@@ -3,12 +3,12 @@
 import asyncio
 import json
 import shutil
-import socket
 import subprocess
 
 import pytest
 
 from tests.gateway_process import environment_for, running_gateway
+from tests.real_engines import free_ports
 from tests.small_hub import SmallHub
 from tests.tiny_gguf import write_tiny_chat_model
 
@@ -67,29 +67,12 @@ class Shell:
         process = await asyncio.create_subprocess_shell(
             line.strip(), env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             output, _ = await process.communicate()
         return output.decode()
 
     async def run(self, line):
         return json.loads(await self.text(line))
-
-
-def free_ports(count):
-    """The first of so many ports in a row that nobody listens on."""
-    for first in range(24801, 60000, count):
-        held = [socket.socket() for _ in range(count)]
-        try:
-            for number, probe in enumerate(held):
-                probe.bind(("127.0.0.1", first + number))
-        except OSError:
-            continue
-        else:
-            return first
-        finally:
-            for probe in held:
-                probe.close()
-    raise AssertionError("no free ports")
 
 
 @pytest.fixture

@@ -7,6 +7,10 @@ import msgspec
 import pytest
 
 from stellwerk.api.openai.reply import OpenAIReply
+from stellwerk.api.openai.responses_answers import begin_response
+from stellwerk.api.openai.responses_items import OutputItems
+from stellwerk.api.openai.responses_requests import ResponsesBody
+from stellwerk.api.openai.responses_stream import ResponseStream
 from stellwerk.core.call import Operation
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.plan import Plan, Target
@@ -17,7 +21,9 @@ from stellwerk.pipeline.gateway import Gateway
 from stellwerk.pipeline.settle import Settle
 from stellwerk.providers.openai_compatible import OpenAICompatible, ProviderSettings
 from stellwerk.routing.breaker import Breakers, BreakerSettings
+from tests.gateway_process import wait_until
 from tests.port_fakes import ALICE, RecordedExchange, make_call
+from tests.scripted_upstream import chunk, usage_chunk
 
 PAYS = msgspec.structs.replace(ALICE, tier=Tier.PAYG)
 
@@ -110,7 +116,7 @@ async def test_whenever_a_client_leaves_everything_is_given_back(upstream, pools
             await asyncio.sleep(0)
         complete = going.done()
         going.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await asyncio.gather(going, return_exceptions=True)
         assert len(line.permits) == steps
         assert line.permits[-1].given_back == 1
@@ -122,3 +128,37 @@ async def test_whenever_a_client_leaves_everything_is_given_back(upstream, pools
         if complete or steps > 2000:
             break
     assert statuses == {499, 503 if refused else 200}
+
+
+@pytest.mark.parametrize("left", [False, True])
+async def test_a_streamed_response_is_booked_as_the_chat_that_it_is(upstream, pools, left):
+    async def script(talk):
+        await talk.start_stream()
+        for word in ("Hel", "lo"):
+            await talk.event(chunk(word))
+        if left:
+            await talk.left.wait()
+        else:
+            await talk.event(chunk(finish="stop"))
+            await talk.event(usage_chunk())
+            await talk.finish_stream()
+
+    upstream.script = script
+    line, clients = Line(upstream, pools), []
+    for translates in (False, True):
+        exchange = client = RecordedExchange()
+        clients.append(client)
+        if translates:
+            response = begin_response(ResponsesBody(model="house/up", input="Hi"), "resp_1", 0)
+            exchange = ResponseStream(client, "/", b"", {}, response=response, output=OutputItems(1000))
+        call = msgspec.structs.replace(make_call(stream=True), principal=PAYS, wants_usage=True)
+        going = asyncio.ensure_future(line.gateway.run(call, OpenAIReply(call, exchange)))
+        if left:
+            await wait_until(lambda client=client: b'"lo"' in client.written)
+            going.cancel()
+        async with asyncio.timeout(30):
+            await asyncio.gather(going, return_exceptions=True)
+    chat, response = line.outcomes
+    assert (chat.status, chat.estimated) == ((499, True) if left else (200, False))
+    assert msgspec.structs.replace(response, at=chat.at, duration=chat.duration, first_byte=chat.first_byte) == chat
+    assert [hold.closed for hold in line.holds] == [permit.given_back for permit in line.permits] == [1, 1]

@@ -29,7 +29,7 @@ async def run_schemathesis(gateway, folder, *, examples, seconds):
         f"--max-examples={examples}",
         "--generation-deterministic",
         "--continue-on-failure",
-        "--request-timeout=10",
+        "--request-timeout=60",
         "--suppress-health-check=all",
         "--no-color",
         "--warnings=off",
@@ -53,7 +53,7 @@ async def run_schemathesis(gateway, folder, *, examples, seconds):
 async def test_the_gateway_does_what_its_document_says(tmp_path, examples):
     assert importlib.util.find_spec("schemathesis") is not None
     async with running_gateway(tmp_path / "gateway") as gateway:
-        code, report = await run_schemathesis(gateway, tmp_path, examples=examples, seconds=60 + 10 * examples)
+        code, report = await run_schemathesis(gateway, tmp_path, examples=examples, seconds=300 + 20 * examples)
         assert code == 0, report[-20_000:]
         assert not gateway.ended
         assert "a handler failed" not in gateway.log

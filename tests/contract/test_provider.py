@@ -80,11 +80,11 @@ class Member:
     async def send(self, operation=Operation.CHAT, **fields):
         call = make_call(operation, **fields)
         wire = self.provider.wire(operation, call.wire)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return await self.provider.send(call, TARGET, wire, call.fields)
 
     async def events(self, answer, *, stream):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return [event async for event in self.provider.events(answer, Wire.OPENAI_CHAT, stream=stream)]
 
     def assert_nothing_is_held(self) -> None:
@@ -143,7 +143,7 @@ async def test_a_stream_can_be_read_and_poured(member):
     for pour in (False, True):
         answer = await member.send(stream=True)
         pieces = []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             if pour:
                 await answer.pour(pieces.append)
             else:
@@ -166,7 +166,7 @@ async def test_a_stream_arrives_piece_by_piece(member):
 
     member.script(script)
     answer = await member.send(stream=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert b"one" in await answer.next()
         go_on.set()
         assert await answer.next() == b"data: [DONE]\n\n"
@@ -221,7 +221,7 @@ async def test_an_answer_that_breaks_off_is_broken_however_it_is_read(member, wa
         "events": lambda: member.events(answer, stream=True),
     }[way]
     with pytest.raises(UpstreamBroken):
-        await asyncio.wait_for(reading(), 5)
+        await asyncio.wait_for(reading(), 30)
     member.assert_nothing_is_held()
 
 
@@ -255,7 +255,7 @@ async def test_giving_up_closes_the_upstreams_connection(member, begun):
 
     member.script(script)
     going = asyncio.ensure_future(member.send(stream=True))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await reached.wait()
         if begun:
             (await going).abort()

@@ -31,7 +31,7 @@ async def live(tmp_path):
 
 
 async def run(*command):
-    return await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False, timeout=20)
+    return await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False, timeout=60)
 
 
 async def test_curl_verifies_the_listener_against_the_authority_file(live):
@@ -81,7 +81,7 @@ async def test_the_standard_library_keeps_its_connection_over_a_renewal(live):
 
         def ask_twice_around(renew):
             context = ssl.create_default_context(cafile=live.certificate.authority)
-            connection = http.client.HTTPSConnection("localhost", running.port, timeout=5, context=context)
+            connection = http.client.HTTPSConnection("localhost", running.port, timeout=60, context=context)
             connection.request("GET", "/echo")
             first = connection.getresponse()
             first.read()
@@ -97,7 +97,7 @@ async def test_the_standard_library_keeps_its_connection_over_a_renewal(live):
         def renew():
             # A lost file: the certificate is made anew by the same authority.
             live.certificate.certificate.unlink()
-            assert asyncio.run_coroutine_threadsafe(live.check(), loop).result(5)
+            assert asyncio.run_coroutine_threadsafe(live.check(), loop).result(60)
 
         loop = asyncio.get_running_loop()
         assert await asyncio.to_thread(ask_twice_around, renew) == (200, 200)
@@ -121,7 +121,7 @@ async def test_openssl_accepts_the_chain_and_tls_1_1_is_not_spoken(live):
 
 async def test_a_client_of_another_process_verifies_by_its_environment(live):
     """As the SDKs do it: the authority's file in SSL_CERT_FILE, nothing in the code."""
-    program = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).status)"
+    program = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=60).status)"
     async with listening(context=live.context) as running:
         url = f"https://localhost:{running.port}/echo"
         command = (

@@ -9,17 +9,20 @@ import asyncio
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from stellwerk.api._errors import render_error
+from stellwerk.api._guard import Request
 from stellwerk.api.ollama import errors as ollama_errors
 from stellwerk.api.ollama import requests as ollama
 from stellwerk.api.ollama.openai_requests import Abilities
 from stellwerk.api.ollama.reply import OllamaReply
 from stellwerk.api.openai.reply import OpenAIReply
-from stellwerk.api.openai.requests import CompletionBody, read_body
+from stellwerk.api.openai.requests import ChatBody, CompletionBody, read_body
+from stellwerk.api.openai.responses import ResponsesAPI
 from stellwerk.core.call import Call, Operation, Wire
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.errors import GatewayError
@@ -33,14 +36,17 @@ from stellwerk.routing.breaker import Breakers, BreakerSettings
 from tests.port_fakes import ALICE, RecordedExchange, StillClock
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+RESPONSES = "openai.responses"
+"""No wire of the line: a chat is asked in its place, and its answer is what is translated."""
 PAIRS = {
+    (RESPONSES, Wire.OPENAI_CHAT),
     (Wire.OPENAI_COMPLETION, Wire.OPENAI_CHAT),
     (Wire.OLLAMA_CHAT, Wire.OPENAI_CHAT),
     (Wire.OLLAMA_GENERATE, Wire.OPENAI_CHAT),
     (Wire.OLLAMA_EMBED, Wire.OPENAI_EMBEDDING),
 }
 CASES = sorted(GOLDEN.glob("*/*/request.json"))
-COMPLETION = msgspec.json.Decoder(CompletionBody)
+CHAT, COMPLETION = msgspec.json.Decoder(ChatBody), msgspec.json.Decoder(CompletionBody)
 OLLAMA = {
     Wire.OLLAMA_CHAT: (Operation.CHAT, msgspec.json.Decoder(ollama.ChatBody)),
     Wire.OLLAMA_GENERATE: (Operation.CHAT, msgspec.json.Decoder(ollama.GenerateBody)),
@@ -84,25 +90,59 @@ def read_request(wire: Wire, request: bytes, exchange: RecordedExchange):
     return call, reply, ollama_errors.render_error
 
 
-async def translate(wire: Wire, request: bytes, upstream, pools) -> str:
-    """What the client gets for `request` from a vendor that only chats and embeds."""
-    exchange = RecordedExchange()
-    call, reply, render = read_request(wire, request, exchange)
+async def ask(call: Call, reply, upstream, pools) -> None:
+    """Sends the call to a vendor that only chats and embeds. Raises what the client has not been told."""
     settings = ProviderSettings(name="vendor", base_url=upstream.url, completions=False)
     provider = OpenAICompatible(settings, pools.pool(parse_base_url(upstream.url)[0]), SystemClock())
     plan = Plan(name=call.model, targets=(Target(provider="vendor", model=call.model.partition("/")[2]),))
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             clock = SystemClock()
             meter = CallMeter(call, clock, estimate(call))
             dispatch = Dispatch({"vendor": provider}, Watch(), 1, Breakers(BreakerSettings(), clock), clock)
             await dispatch.run(call, plan, reply, meter)
-    except GatewayError as error:
+    except GatewayError:
         if not reply.started:
-            exchange.respond(*render(error, exchange.path))
+            raise
+
+
+async def respond(request: bytes, exchange: RecordedExchange, upstream, pools) -> None:
+    """Answers as POST /v1/responses does."""
+    handlers = {}
+
+    async def chat(inner: Request) -> None:
+        body, fields = read_body(inner.exchange.body, None, CHAT)
+        call = make_call(
+            Operation.CHAT, Wire.OPENAI_CHAT, body, fields, stream=bool(body.stream), wants_usage=body.wants_usage
+        )
+        await ask(call, OpenAIReply(call, inner.exchange), upstream, pools)
+
+    def add(method, path, _access, handler) -> None:
+        handlers[method, path] = handler
+
+    api = ResponsesAPI(None, SimpleNamespace(accepted={}), handlers, None, StillClock(), lambda: False)
+    api.register(SimpleNamespace(add=add))
+    handlers["POST", "/v1/chat/completions"] = chat
+    exchange.body = request
+    await handlers["POST", "/v1/responses"](Request(exchange, "req_1", ALICE))
+
+
+async def translate(wire: Wire | str, request: bytes, upstream, pools) -> str:
+    """What the client gets for `request`."""
+    exchange = RecordedExchange()
+    render = render_error
+    try:
+        if wire == RESPONSES:
+            await respond(request, exchange, upstream, pools)
+        else:
+            call, reply, render = read_request(wire, request, exchange)
+            await ask(call, reply, upstream, pools)
+    except GatewayError as error:
+        exchange.respond(*render(error, exchange.path))
     assert exchange.finished == 1
-    # The id and the times are new in every answer.
+    # The ids and the times are new in every answer.
     written = re.sub(r'"id":"cmpl-[0-9a-f]{24}"', '"id":"cmpl-0"', exchange.written.decode())
+    written = re.sub(r'"((?:item_)?id)":"(resp|msg|rs|fc)_[0-9a-f]{32,48}"', r'"\1":"\2_0"', written)
     written = re.sub(r'"id":"call_[0-9a-z]{8}"', '"id":"call_0"', written)
     written = re.sub(r'"(\w+_duration)":\d+', r'"\1":0', written)
     return re.sub(r'"created":\d+', '"created":0', written)

@@ -68,7 +68,7 @@ async def test_a_stream_that_waited_gets_its_answer_after_the_comments(upstream,
     going = await line.begin()
     assert line.exchange.written == b": waiting, place 1\n\n"
     line.gate.leave()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await going
     assert line.exchange.events[-1] == "[DONE]"
     assert (line.outcomes[0].status, line.outcomes[0].error, line.gate.idle) == (200, None, True)
@@ -77,7 +77,7 @@ async def test_a_stream_that_waited_gets_its_answer_after_the_comments(upstream,
 async def test_a_stream_that_waited_in_vain_is_told_so_inside_and_the_connection_is_kept(upstream, pools):
     line = Line(upstream, pools, max_wait_seconds=0.05)
     going = await line.begin()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await going
     [event] = line.exchange.events
     assert event["error"]["code"] == "queue_timeout"
@@ -93,7 +93,7 @@ async def test_an_upstream_that_fails_after_the_wait_is_told_inside_too(upstream
     line = Line(upstream, pools)
     going = await line.begin()
     line.gate.leave()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await going
     assert [event["error"]["type"] for event in line.exchange.events] == ["server_error"]
     assert (line.exchange.finished, line.exchange.broken, line.gate.idle) == (1, False, True)

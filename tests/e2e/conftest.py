@@ -22,9 +22,11 @@ async def server() -> AsyncIterator[ScriptedUpstream]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(tmp_path_factory, server) -> AsyncIterator[GatewayProcess]:
     models = ["up", "vendor/family:large", "text-embedding-up"]
-    provider = {"base_url": server.url, "models": models, "api_key": "", "first_byte_seconds": 0.5}
+    provider = {"base_url": server.url, "models": models, "api_key": ""}
+    # One that is not waited for for long: on a busy machine it may be too late at any time.
+    hasty = {"base_url": server.url, "models": ["silent"], "api_key": "", "first_byte_seconds": 0.5}
     # Every failure is to reach the client: neither retries nor a breaker after the failures of other tests.
-    config = {"providers": {"up": provider}, "upstream": {"attempts": 1, "breaker_failures": 0}}
+    config = {"providers": {"up": provider, "hasty": hasty}, "upstream": {"attempts": 1, "breaker_failures": 0}}
     async with running_gateway(tmp_path_factory.mktemp("openai"), config) as running:
         yield running
 

@@ -21,7 +21,7 @@ import yaml
 
 RECIPE = Path(__file__).parents[2] / "models" / "demo"
 MODEL = Path(str(importlib.resources.files("stellwerk.engines"))) / "demo" / "stellwerk-demo-embedding.gguf"
-START_LIMIT = 30.0
+START_LIMIT = 120.0
 AT_ONCE = 256
 
 # The parent closes stdin to end the child; the engine's own destructor would wait for running answers.
@@ -61,7 +61,7 @@ class Demo:
     def ask(self, texts: Sequence[str]) -> dict[str, Any]:
         body = json.dumps({"input": texts, "encoding_format": "float"}).encode()
         request = urllib.request.Request(f"{self._address}/v1/embeddings", body, {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:

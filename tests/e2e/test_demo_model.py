@@ -19,7 +19,7 @@ import yaml
 
 RECIPE = Path(__file__).parents[2] / "models" / "demo"
 MODEL = Path(str(importlib.resources.files("stellwerk.engines"))) / "demo" / "stellwerk-demo.gguf"
-START_LIMIT = 30.0
+START_LIMIT = 120.0
 
 # The parent closes stdin to end the child; the engine's own destructor would wait for running answers.
 RUNNER = """
@@ -53,7 +53,7 @@ class Demo:
         request = urllib.request.Request(
             f"{self.address}/v1/chat/completions", body, {"content-type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
 
     def ask(self, question: str, **options: Any) -> str:
@@ -126,7 +126,7 @@ def test_same_question_gets_the_same_answer_every_time(
 
 
 def test_temperature_is_zero_unless_the_caller_says_otherwise(demo: Demo) -> None:
-    with urllib.request.urlopen(f"{demo.address}/props", timeout=20) as response:
+    with urllib.request.urlopen(f"{demo.address}/props", timeout=60) as response:
         props = json.load(response)
     assert props["default_generation_settings"]["params"]["temperature"] == 0
 

@@ -55,7 +55,7 @@ async def gateway(tmp_path_factory, server) -> AsyncIterator[GatewayProcess]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(gateway) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with client_of(gateway, timeout=30) as made:
+    async with client_of(gateway, timeout=60) as made:
         yield made
 
 

@@ -33,6 +33,7 @@ from tests.ollama_backends import (
     SLOT_TOOLS,
     VENDOR,
     Backends,
+    calls_of,
     running_backends,
 )
 from tests.scripted_upstream import chunk
@@ -173,8 +174,8 @@ async def test_texts_become_vectors(client, backends, model):
 @pytest.mark.parametrize("model", [VENDOR, OLLAMA])
 async def test_an_image_arrives(client, backends, model):
     await client("generate", {"model": model, "prompt": "What?", "images": [PNG.hex()]})
-    sent = (backends.vendor if model == VENDOR else backends.ollama).requests[-1].body.decode()
-    assert "iVBORw0KGgo" in sent
+    (sent,) = calls_of(backends.vendor if model == VENDOR else backends.ollama)
+    assert "iVBORw0KGgo" in sent.body.decode()
 
 
 async def test_models_are_listed_and_shown(client, backends):
@@ -206,7 +207,7 @@ async def test_a_model_is_loaded_and_unloaded_by_asking_nothing(client, backends
     assert (model in await loaded()) is (model == SLOT)
     assert (await client("chat", {"model": model, "messages": [], "keep_alive": 0}))["done_reason"] == "unload"
     assert model not in await loaded()
-    asked = [request.json.get("keep_alive") for request in backends.ollama.requests if request.path != "/api/tags"]
+    asked = [request.json.get("keep_alive") for request in calls_of(backends.ollama)]
     assert asked == ([None, 0] if model == OLLAMA else [])
 
 

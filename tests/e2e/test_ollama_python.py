@@ -31,6 +31,7 @@ from tests.ollama_backends import (
     SLOT_TOOLS,
     VENDOR,
     Backends,
+    calls_of,
     running_backends,
 )
 from tests.raw_http import get
@@ -115,7 +116,7 @@ def local(backends) -> ScriptedUpstream:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(running) -> AsyncIterator[ollama.AsyncClient]:
     headers = {"authorization": f"Bearer {ADMIN_KEY}"}
-    async with ollama.AsyncClient(host=running.gateway.url, headers=headers, trust_env=False, timeout=20) as made:
+    async with ollama.AsyncClient(host=running.gateway.url, headers=headers, trust_env=False, timeout=60) as made:
         yield made
 
 
@@ -130,8 +131,9 @@ async def test_a_chat_is_answered(client, upstream, local, model):
     assert answer.eval_count
     assert answer.created_at
     if model == OLLAMA:
-        assert local.requests[-1].path == "/api/chat"
-        assert "num_ctx" not in local.requests[-1].json["options"]
+        (asked,) = calls_of(local)
+        assert asked.path == "/api/chat"
+        assert "num_ctx" not in asked.json["options"]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -168,7 +170,7 @@ async def test_a_model_is_loaded_and_unloaded_by_asking_nothing(client, backends
     if model == SLOT:
         await until_unloaded(backends, model)
     if model == OLLAMA:
-        load, unload = (request.json for request in backends.ollama.requests if request.path != "/api/tags")
+        load, unload = (request.json for request in calls_of(backends.ollama))
         assert "keep_alive" not in load
         assert unload["keep_alive"] == 0
 

@@ -81,7 +81,7 @@ async def test_an_engine_killed_again_and_again_is_given_up_with_a_reason(models
             await slots.acquire("chat", deadline=soon())
             pid = pid_of(slots, "chat")
             os.kill(pid, signal.SIGKILL)
-            assert ends(pid, 5.0)
+            assert ends(pid, 30.0)
         await until(lambda: slots.status()[1].state == "failed")
         assert slots.status()[1].error == "it was ended by SIGKILL"
 
@@ -165,7 +165,7 @@ def test_no_engine_outlives_a_killed_gateway(models: Path, tmp_path: Path, loop:
         assert len(pids) == 2
         assert not any(ends(pid, 0.0) for pid in pids)
         gateway.kill()
-        assert all(ends(pid, 5.0) for pid in pids)
+        assert all(ends(pid, DEADLINE) for pid in pids)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -199,7 +199,7 @@ async def test_a_port_that_is_lost_while_the_engine_is_down_sends_the_model_else
             lease.release()
             pid = pid_of(slots, "chat")
             os.kill(pid, signal.SIGKILL)
-            assert ends(pid, 5.0)
+            assert ends(pid, 30.0)
         command = [sys.executable, "-c", squatter]
         # Blocking on purpose: the port has to be taken before the event loop restarts the engine.
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:  # noqa: ASYNC220

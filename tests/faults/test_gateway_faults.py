@@ -8,7 +8,6 @@ import signal
 import socket
 import sqlite3
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from tests.gateway_process import (
     ADMIN_KEY,
     ALONE,
+    DEADLINE,
     GatewayProcess,
     end,
     merged,
@@ -37,7 +37,7 @@ def at(upstream: ScriptedUpstream, **more) -> dict:
 
 
 def with_engines(models: Path) -> dict:
-    engines = {"enabled": True, "demo": False, "models_folder": str(models), "slots": 2, "context": 512, "threads": 1}
+    engines = {"enabled": True, "demo": False, "models_folder": str(models), "slots": 2, "context": 8192, "threads": 1}
     return {"engines": {**engines, "first_port": free_ports(2)}}
 
 
@@ -82,7 +82,8 @@ async def test_the_request_after_a_killed_engine_is_answered(tmp_path, models):
 
 async def test_an_engine_killed_in_the_middle_of_a_stream_ends_it_with_an_error(tmp_path, models):
     async with running_gateway(tmp_path, with_engines(models)) as gateway:
-        body = hello("chat", stream=True, max_tokens=400, ignore_eos=True)
+        # Long enough that no machine comes to its end before the kill.
+        body = hello("chat", stream=True, max_tokens=8_000, ignore_eos=True)
         exchange = await begin(gateway.port, ADMIN_KEY, body, x_request_id="cut")
         await exchange.read_head()
         os.kill((await slots(gateway))["chat"], signal.SIGKILL)
@@ -92,7 +93,7 @@ async def test_an_engine_killed_in_the_middle_of_a_stream_ends_it_with_an_error(
         assert (await gateway.call("cut"))["error"] == "upstream_broken"
 
 
-async def test_no_child_is_left_five_seconds_after_the_gateway_was_killed(tmp_path, models):
+async def test_no_child_outlives_a_gateway_that_is_killed(tmp_path, models):
     async with running_gateway(tmp_path, with_engines(models)) as gateway:
         assert await ask(gateway, "chat") == 200
         body = {"model": "embedding", "input": "a"}
@@ -101,9 +102,8 @@ async def test_no_child_is_left_five_seconds_after_the_gateway_was_killed(tmp_pa
         assert set((await slots(gateway)).values()) <= set(children)
         assert len(children) >= 2
         gateway.signal(signal.SIGKILL)
-        deadline = time.monotonic() + 5
         for pid in children:
-            assert await asyncio.to_thread(ends, pid, max(0.0, deadline - time.monotonic()))
+            assert await asyncio.to_thread(ends, pid, DEADLINE)
 
 
 async def test_no_child_is_left_when_the_gateway_has_stopped(tmp_path, models):
@@ -185,7 +185,7 @@ async def test_a_whole_answer_under_way_is_finished_before_it_stops(tmp_path, up
     upstream.script = script
     async with running_gateway(tmp_path, at(upstream)) as gateway:
         exchange = await begin(gateway.port, ADMIN_KEY, hello())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await reached.wait()
         gateway.signal(signal.SIGTERM)
         await wait_until(lambda: refuses_connections(gateway))
@@ -216,7 +216,7 @@ async def test_a_second_signal_stops_at_once(tmp_path, upstream):
         await wait_until(lambda: refuses_connections(gateway))
         assert not gateway.ended
         gateway.signal(signal.SIGTERM)
-        assert await gateway.wait(3.0) == 0
+        assert await gateway.wait() == 0
         assert {row["error"] for row in gateway.calls()} == {"client_closed_request"}
         assert len(gateway.calls()) == 3
         for exchange in exchanges:
@@ -228,7 +228,7 @@ async def test_streams_that_never_end_are_ended_after_the_drain_time(tmp_path, u
     async with running_gateway(tmp_path, at(upstream, drain_seconds=1)) as gateway:
         [exchange] = await begin_streams(gateway, 1)
         gateway.signal(signal.SIGTERM)
-        assert await gateway.wait(5.0) == 0
+        assert await gateway.wait() == 0
         assert len(gateway.calls()) == 1
         exchange.close()
 
@@ -385,11 +385,12 @@ async def test_changed_times_and_attempts_count_from_the_next_call_on(tmp_path, 
     nobody = {"base_url": "http://127.0.0.1:9/v1", "models": ["up"], "api_key": ""}
     config = merged(at(upstream, models=targets), {"providers": {"nobody": nobody}})
     async with running_gateway(tmp_path, config) as gateway:
-        gateway.write_config(merged(config, {"upstream": {"attempts": 1, "total_seconds": 1}}))
+        gateway.write_config(merged(config, {"upstream": {"attempts": 1, "total_seconds": 3}}))
         gateway.signal(signal.SIGHUP)
         await wait_until(lambda: TAKEN_OVER in gateway.log)
         assert await ask(gateway, "twice") == 502
         assert await ask(gateway, "up/up") == 504
+        await wait_until(lambda: upstream.requests)
         assert len(upstream.requests) == 1
 
 

@@ -23,8 +23,8 @@ from tests.real_engines import DEADLINE, QUICK, running_slots, soon, until
 from tests.scripted_engine import PROGRAM
 
 TARGET = Target(provider="local", model="chat")
-CURIOUS = msgspec.structs.replace(QUICK, liveness=LivenessSettings(interval=600.0, patience=0.3))
-IMPATIENT = UpstreamSettings(first_byte_seconds=0.2)
+CURIOUS = msgspec.structs.replace(QUICK, liveness=LivenessSettings(interval=600.0, patience=0.7))
+IMPATIENT = UpstreamSettings(first_byte_seconds=0.5)
 
 
 @pytest.fixture

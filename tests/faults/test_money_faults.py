@@ -202,7 +202,7 @@ async def test_a_full_disk_stops_paid_calls_only_and_loses_no_money(tmp_path, up
         who = await house.make_customer(balance=1)
         unpaid = await house.make_customer("sub")
         running = await begin(gateway.port, who.key, hello(max_tokens=MOST_TOKENS), x_request_id="running")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await script.reached.wait()
         with gateway.full_disk():
             script.go_on.set()

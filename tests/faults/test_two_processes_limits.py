@@ -5,7 +5,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 
 from sqlalchemy import func
 from sqlalchemy import select as query
@@ -42,28 +41,28 @@ class Hammer:
             [sys.executable, "-c", HAMMER, str(folder), str(tries), name, str(NOW)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
+            # Nothing may wait in a buffer of ours, where neither `select` nor `communicate` sees it.
+            bufsize=0,
         )
         assert self.line() == "ready"
 
     def start(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        self.process.stdin.write(b"\n")
 
     def line(self):
         readable, _, _ = select.select([self.process.stdout], [], [], DEADLINE)
         assert readable, "the process says nothing"
-        return self.process.stdout.readline().strip()
+        return self.process.stdout.readline().decode().strip()
 
     def rest(self):
         output, _ = self.process.communicate(timeout=DEADLINE)
         assert self.process.returncode == 0
-        return output.split()
+        return output.decode().split()
 
     def kill(self):
         os.kill(self.process.pid, signal.SIGKILL)
         output, _ = self.process.communicate(timeout=DEADLINE)
-        return output.split()
+        return output.decode().split()
 
 
 def recorded(folder, subject):
@@ -106,7 +105,6 @@ def test_the_database_is_free_at_once_when_its_writer_is_killed(folder):
     assert killed.line() == "allowed"
     killed.kill()
     database = open_database(folder)
-    begin = time.monotonic()
+    # A lock that somebody still had would be an error.
     database.write(lambda connection: try_all(connection, [Rule("other", 1, 60.0)], now=NOW))
-    assert time.monotonic() - begin < 2
     database.close()

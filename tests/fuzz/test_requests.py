@@ -24,7 +24,7 @@ async def running():
 
 
 async def expect_canary(running):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         [answer] = split_answers(await ask(running, CANARY))
     assert (answer.status, b"canary" in answer.body) == (200, True)
 
@@ -54,7 +54,7 @@ async def play(running, inputs, cuts=None):
     # Whoever is answered after those before has been read after them.
     await expect_canary(running)
     await expect_canary(running)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not all(task.done() for task in asking):
             running.advance(LONGER_THAN_ANY_DEADLINE)
             await asyncio.wait(asking, timeout=0.01)

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -350,8 +351,11 @@ async def ask(port: int, token: str, method: str, path: str, body: Any = None, *
 
 
 async def result_of(port: int, token: str, request_id: str) -> dict[str, Any]:
-    found = (await ask(port, token, "GET", f"/api/requests/{request_id}?wait=20")).json
-    assert found["status"] not in ("queued", "running"), found
+    async def ended() -> dict[str, Any] | None:
+        found: dict[str, Any] = (await ask(port, token, "GET", f"/api/requests/{request_id}?wait=20")).json
+        return found if found["status"] not in ("queued", "running") else None
+
+    found: dict[str, Any] = await wait_until(ended)
     return found
 
 
@@ -739,7 +743,7 @@ async def test_its_own_config_says_where_models_are_and_how_pages_are_read(filed
     queue = (await ask(port, running.key, "GET", "/admin/queue/gemma")).json
     assert (queue["max_waiting"], queue["max_concurrent"]) == (3, 1)
     for text in ("config/config.yaml:2: server has no effect here", "auth.jwt_secret has no effect here"):
-        assert text in running.log
+        await wait_until(lambda text=text: text in running.log)
 
 
 async def test_a_server_that_answers_has_been_started_and_is_not_ours_to_stop(filed):
@@ -773,7 +777,7 @@ async def test_the_fourth_that_would_have_to_wait_is_refused(filed, vllm):
 
     vllm.script = hold
     first = await ask(port, key, "POST", "/api/chat", hello("gemma-3-4b-it"), x_client_id="full")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await seen.wait()
     asked = [ask(port, key, "POST", "/api/chat", hello("gemma-3-4b-it"), x_client_id="full") for _ in range(6)]
     answers = await asyncio.gather(*asked)
@@ -788,11 +792,12 @@ async def test_the_fourth_that_would_have_to_wait_is_refused(filed, vllm):
 
 async def test_more_than_ten_at_once_are_refused_and_told_when_to_come_back(filed):
     _, port, key = filed
-    asked = [ask(port, key, "POST", "/api/chat", hello("gemma"), x_client_id="fast") for _ in range(20)]
+    asked = [ask(port, key, "POST", "/api/chat", hello("gemma"), x_client_id="fast") for _ in range(60)]
+    begun = time.monotonic()
     answers = await asyncio.gather(*asked)
     refused = [answer for answer in answers if answer.status == 429]
     # One more is let through with each second that asking takes.
-    assert 5 <= len(refused) <= 10
+    assert 49 - (time.monotonic() - begun) <= len(refused) <= 50
     assert {refusal(answer)[1] for answer in refused} == {"Rate limit exceeded, please try again later"}
     assert {answer.headers["retry-after"] for answer in refused} == {"1"}
     for answer in answers:

@@ -10,18 +10,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.gateway_process import ADMIN_KEY, GatewayProcess, running_gateway, wait_until
 from tests.raw_http import Answer, begin, get, hello, post
-from tests.scripted_upstream import Script, ScriptedUpstream, Talk, chat, chunk
+from tests.scripted_upstream import AskedUpstream, Script, ScriptedUpstream, Talk, chat, chunk
 from tests.upstream_scripts import answering, failing
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-FAILURES, REST = 3, 1.0
+FAILURES, REST = 3, 3.0
 KEYS = ("first-canary-key-5f0c", "second-canary-key-77a1", "third-canary-key-90bd")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def upstreams() -> AsyncIterator[tuple[ScriptedUpstream, ScriptedUpstream]]:
-    servers = ScriptedUpstream(), ScriptedUpstream()
+    servers = AskedUpstream(), AskedUpstream()
     for server in servers:
         await server.start()
     yield servers
@@ -46,7 +46,6 @@ async def gateway(tmp_path_factory, upstreams) -> AsyncIterator[GatewayProcess]:
     environment |= {"MAMMOUTH_API_KEY_0": KEYS[0], "MAMMOUTH_API_KEY_7": KEYS[1]}
     folder = tmp_path_factory.mktemp("breaker")
     async with running_gateway(folder, config, environment=environment) as running:
-        await wait_until(lambda: len([each for each in first.requests if each.method == "GET"]) >= 3)
         yield running
 
 
@@ -193,7 +192,7 @@ async def test_refused_credentials_and_clients_that_leave_open_nothing(gateway, 
     upstream.script = hang
     for number in range(2 * FAILURES):
         exchange = await begin(gateway.port, ADMIN_KEY, hello("up/secret"), x_request_id=f"left-{number}")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await reached.acquire()
         exchange.close()
         await gateway.call(f"left-{number}")
@@ -327,11 +326,13 @@ async def test_when_every_key_is_used_up_the_client_hears_when_the_first_comes_b
 
 async def test_a_key_that_comes_back_soon_is_waited_for(gateway, upstream):
     await reload(gateway)
-    upstream.script = failing(429, retry_after="1")
-    asked = asyncio.ensure_future(ask(gateway, "ring/soon"))
-    await wait_until(lambda: len(upstream.requests) == 3)
-    upstream.script = chat
-    assert (await asked).status == 200
+
+    async def refuse_each_key_once(talk: Talk) -> None:
+        await (failing(429, retry_after="1") if len(upstream.requests) <= 3 else chat)(talk)
+
+    upstream.script = refuse_each_key_once
+    assert (await ask(gateway, "ring/soon")).status == 200
+    assert sorted(used(upstream)[:3]) == [0, 1, 2]
     assert len(upstream.requests) == 4
 
 

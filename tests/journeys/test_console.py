@@ -164,12 +164,14 @@ def environment_without_key(gateway):
 
 
 async def test_it_sees_the_gateway_come_back(gateway, tmp_path):
-    async with running_gateway(tmp_path / "other") as other:
+    # None that the kernel gives away meanwhile.
+    port = free_ports()
+    async with running_gateway(tmp_path / "other", port=port) as other:
         with console(gateway, other.url) as terminal:
             await see(terminal, "connected")
             await other.stop()
             await see(terminal, "reconnecting")
-            async with running_gateway(tmp_path / "other", port=other.port):
+            async with running_gateway(tmp_path / "other", port=port):
                 await see(terminal, "connected")
                 terminal.type("q")
                 assert await asyncio.to_thread(terminal.wait_for_end) == 0

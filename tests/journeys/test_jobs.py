@@ -90,6 +90,15 @@ async def show(gateway: GatewayProcess, job_id: str, more: str = "", key: str | 
     return await ask(gateway.port, "GET", f"/api/requests/{job_id}{more}", key=key or gateway.key)
 
 
+async def end_of(gateway: GatewayProcess, job_id: str, key: str | None = None) -> dict[str, Any]:
+    async def look() -> dict[str, Any] | None:
+        found: dict[str, Any] = (await show(gateway, job_id, "?wait=10", key)).json
+        return found if found["finished_at"] is not None else None
+
+    found: dict[str, Any] = await wait_until(look, 120)
+    return found
+
+
 # --- asking
 
 
@@ -99,7 +108,7 @@ async def test_a_call_that_is_put_off_is_answered_by_its_job(gateway, door):
     assert (answer.status, job["object"], job["status"]) == (202, "job", "queued")
     assert answer.headers["location"] == f"/api/requests/{job['id']}"
     assert answer.headers["preference-applied"] == "respond-async"
-    done = (await show(gateway, job["id"], "?wait=10")).json
+    done = await end_of(gateway, job["id"])
     assert (done["status"], done["http_status"], done["attempts"]) == ("completed", 200, 1)
     assert done["result"]["choices"][0]["message"]["content"] == "Hello!"
     assert done["result"]["usage"]["total_tokens"] == 7
@@ -108,16 +117,16 @@ async def test_a_call_that_is_put_off_is_answered_by_its_job(gateway, door):
 
 
 async def test_the_answer_comes_at_once_when_the_client_waits_long_enough(gateway, door):
-    answer = await defer(gateway, prefer="respond-async, wait=10")
+    answer = await defer(gateway, prefer="respond-async, wait=40")
     assert (answer.status, answer.json["object"]) == (200, "chat.completion")
-    assert answer.headers["preference-applied"] == "wait=10"
+    assert answer.headers["preference-applied"] == "wait=40"
 
 
 async def test_openais_client_reads_both_answers(gateway, door, client):
     completions = client.chat.completions.with_raw_response
     later = await completions.create(model="up/up", messages=HELLO, extra_headers={"Prefer": "respond-async"})
     assert later.http_response.status_code == 202
-    now = await completions.create(model="up/up", messages=HELLO, extra_headers={"Prefer": "respond-async, wait=10"})
+    now = await completions.create(model="up/up", messages=HELLO, extra_headers={"Prefer": "respond-async, wait=40"})
     assert now.parse().choices[0].message.content == "Hello!"
 
 
@@ -130,7 +139,7 @@ async def test_openais_client_reads_both_answers(gateway, door, client):
     ],
 )
 async def test_every_call_can_be_put_off(gateway, door, path, body):
-    answer = await defer(gateway, body, path=path, prefer="respond-async, wait=10")
+    answer = await defer(gateway, body, path=path, prefer="respond-async, wait=40")
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/json"
 
@@ -173,7 +182,7 @@ async def test_a_request_that_is_sent_again_is_the_same_job(gateway, door):
 
 async def test_whoever_follows_a_job_sees_its_words_and_its_end(gateway, door):
     job_id = (await defer(gateway, hello("up/slow"))).json["id"]
-    await asyncio.wait_for(door.asked.wait(), 10)
+    await asyncio.wait_for(door.asked.wait(), 30)
     following = await send(
         gateway.port,
         write_request("GET", f"/api/requests/{job_id}/events", None, {"Authorization": f"Bearer {gateway.key}"}),
@@ -197,7 +206,7 @@ async def test_whoever_follows_a_job_sees_its_words_and_its_end(gateway, door):
 
 async def test_a_cancelled_job_ends_and_its_call_is_cut(gateway, door):
     job_id = (await defer(gateway, hello("up/slow"))).json["id"]
-    await asyncio.wait_for(door.asked.wait(), 10)
+    await asyncio.wait_for(door.asked.wait(), 30)
     assert (await show(gateway, job_id, "/result")).error["code"] == "job_not_finished"
     cancelled = await ask(gateway.port, "DELETE", f"/api/requests/{job_id}", key=gateway.key)
     assert (cancelled.status, cancelled.json["status"]) == (200, "cancelled")
@@ -208,6 +217,12 @@ async def test_a_cancelled_job_ends_and_its_call_is_cut(gateway, door):
 
 async def test_a_paused_queue_keeps_its_jobs_and_tells_their_places(gateway, door):
     queue = "/admin/api/queues/up%2Fup"
+
+    async def is_empty() -> bool:
+        return not (await ask(gateway.port, "GET", "/api/requests?status=queued", key=gateway.key)).json["data"]
+
+    # What other tests have put off and did not wait for.
+    await wait_until(is_empty)
     assert (await ask(gateway.port, "POST", f"{queue}/pause", key=gateway.key)).json["paused"]
     jobs = [(await defer(gateway)).json["id"] for _ in range(3)]
     assert [(await show(gateway, job)).json["position"] for job in jobs] == [1, 2, 3]
@@ -217,7 +232,7 @@ async def test_a_paused_queue_keeps_its_jobs_and_tells_their_places(gateway, doo
     assert [row["waiting"] for row in queues if row["name"] == "up/up"] == [3]
     assert not (await ask(gateway.port, "POST", f"{queue}/resume", key=gateway.key)).json["paused"]
     for job in jobs:
-        assert (await show(gateway, job, "?wait=10")).json["status"] == "completed"
+        assert (await end_of(gateway, job))["status"] == "completed"
 
 
 # --- whose they are, and what they cost
@@ -226,7 +241,7 @@ async def test_a_paused_queue_keeps_its_jobs_and_tells_their_places(gateway, doo
 async def test_jobs_of_others_are_not_there(gateway, door):
     owner, other = await new_key(gateway), await new_key(gateway)
     job_id = (await defer(gateway, key=owner)).json["id"]
-    assert (await show(gateway, job_id, "?wait=10", key=owner)).json["status"] == "completed"
+    assert (await end_of(gateway, job_id, owner))["status"] == "completed"
     for method, more in (("GET", ""), ("GET", "/result"), ("GET", "/events"), ("DELETE", ""), ("POST", "/retry")):
         answer = await ask(gateway.port, method, f"/api/requests/{job_id}{more}", key=other)
         assert (answer.status, answer.error["code"]) == (404, "job_not_found")
@@ -242,7 +257,7 @@ async def test_a_job_of_a_revoked_key_fails_and_asks_nobody(gateway, door, upstr
     assert (await ask(gateway.port, "DELETE", f"/admin/api/apikeys/{job['key_id']}", key=gateway.key)).status == 200
     upstream.requests.clear()
     await ask(gateway.port, "POST", f"{queue}/resume", key=gateway.key)
-    ended = (await show(gateway, job["id"], "?wait=10")).json
+    ended = await end_of(gateway, job["id"])
     assert (ended["status"], ended["http_status"], ended["error"]["code"]) == ("failed", 401, "revoked_api_key")
     assert (ended["attempts"], upstream.requests) == (1, [])
 
@@ -252,7 +267,7 @@ async def test_who_has_no_money_gets_no_answer_later_either(gateway, door):
     await ask(gateway.port, "POST", "/admin/api/prices", {"model": "up/up", "input_per_1m": 1}, key=gateway.key)
     made = await ask(gateway.port, "POST", f"/admin/api/users/{user['id']}/apikey", {"name": "k"}, key=gateway.key)
     job = (await defer(gateway, key=made.json["key"])).json
-    ended = (await show(gateway, job["id"], "?wait=20")).json
+    ended = await end_of(gateway, job["id"])
     assert (ended["status"], ended["http_status"], ended["attempts"]) == ("failed", 402, 1)
     assert ended["result"]["error"]["code"] == "insufficient_credits"
 
@@ -260,7 +275,7 @@ async def test_who_has_no_money_gets_no_answer_later_either(gateway, door):
 async def test_a_key_with_a_limit_has_its_jobs_done_one_after_the_other(gateway, door):
     key = await new_key(gateway, "--concurrent-requests", "1")
     jobs = [(await defer(gateway, key=key)).json["id"] for _ in range(5)]
-    ended = [(await show(gateway, job, "?wait=20")).json for job in jobs]
+    ended = [await end_of(gateway, job) for job in jobs]
     assert [(job["status"], job["attempts"]) for job in ended] == [("completed", 1)] * 5
 
 
@@ -270,13 +285,13 @@ async def test_what_may_pass_is_tried_again_and_then_given_up(gateway, upstream)
 
     upstream.script = fail
     job_id = (await defer(gateway)).json["id"]
-    dead = (await show(gateway, job_id, "?wait=60")).json
+    dead = await end_of(gateway, job_id)
     assert (dead["status"], dead["attempts"], dead["http_status"]) == ("dead", 3, 502)
     assert [attempt["outcome"] for attempt in dead["attempt_log"]] == ["retried", "retried", "dead"]
     upstream.script = chat
     again = await ask(gateway.port, "POST", f"/api/requests/{job_id}/retry", key=gateway.key)
     assert again.json["status"] == "queued"
-    assert (await show(gateway, job_id, "?wait=60")).json["status"] == "completed"
+    assert (await end_of(gateway, job_id))["status"] == "completed"
 
 
 # --- files and batches
@@ -363,7 +378,7 @@ async def test_a_file_with_a_wrong_line_fails_with_its_number(gateway, door, cli
 
 async def test_a_cancelled_batch_keeps_what_was_answered(gateway, door, client):
     async with batch_of(client, lines_of(hello(), hello("up/slow"))) as batch:
-        await asyncio.wait_for(door.asked.wait(), 10)
+        await asyncio.wait_for(door.asked.wait(), 30)
 
         async def one_done():
             return (await client.batches.retrieve(batch.id)).request_counts.completed == 1
@@ -448,16 +463,47 @@ async def test_a_response_in_the_background_can_be_cancelled(gateway, door, clie
 
 
 async def test_what_responses_cannot_do_here_is_said(gateway, door, client):
-    for field in ({"stream": True}, {"previous_response_id": "resp_1"}, {"tools": [{"type": "web_search"}]}):
+    for field in ({"previous_response_id": "resp_1"}, {"tools": [{"type": "web_search"}]}):
         with pytest.raises(BadRequestError):
             await client.responses.create(model="up/up", input="Hello", **field)
 
 
-async def test_a_kept_response_that_is_asked_for_as_a_stream_is_refused(gateway, door, client):
-    made = await client.responses.create(model="up/up", input="Hello", background=True)
-    with pytest.raises(BadRequestError) as caught:
-        await client.responses.retrieve(made.id, stream=True)
-    assert (caught.value.param, caught.value.code) == ("stream", "unsupported_parameter")
+async def test_a_response_in_the_background_is_streamed_and_goes_on_after_any_event(gateway, door, client):
+    stream = await client.responses.create(model="up/up", input="Hello", background=True, stream=True)
+    events = [event async for event in stream]
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert [event.type for event in events[:3]] == ["response.created", "response.queued", "response.in_progress"]
+    last = events[-1]
+    assert (last.type, last.response.output_text, last.response.background) == ("response.completed", "Hello", True)
+    for after in (None, 0, 2, 5, len(events) - 1):
+        more = {} if after is None else {"starting_after": after}
+        again = [event async for event in await client.responses.retrieve(last.response.id, stream=True, **more)]
+        assert again == events[0 if after is None else after + 1 :]
+    async with client.responses.stream(response_id=last.response.id, starting_after=3) as following:
+        assert (await following.get_final_response()).output_text == "Hello"
+    for wrong in ("-2", "x"):
+        path = f"/v1/responses/{last.response.id}?stream=true&starting_after={wrong}"
+        assert (await ask(gateway.port, "GET", path, key=gateway.key)).status == 400
+
+
+async def test_a_stream_of_a_response_in_the_background_may_be_left_and_cancelled(gateway, door, client):
+    await ask(gateway.port, "POST", "/admin/api/queues/up%2Fup/pause", key=gateway.key)
+    stream = await client.responses.create(model="up/up", input="Hello", background=True, stream=True)
+    first = await anext(aiter(stream))
+    await stream.close()
+    response_id = first.response.id
+    assert (first.response.status, (await client.responses.retrieve(response_id)).status) == ("queued", "queued")
+    seen = []
+    async for event in await client.responses.retrieve(response_id, stream=True, starting_after=0):
+        seen.append((event.type, getattr(event, "response", first.response).status))
+        if event.type == "response.queued":
+            await client.responses.cancel(response_id)
+    assert seen == [
+        ("response.queued", "queued"),
+        ("response.in_progress", "in_progress"),
+        ("response.failed", "cancelled"),
+    ]
+    await ask(gateway.port, "POST", "/admin/api/queues/up%2Fup/resume", key=gateway.key)
 
 
 # --- a crash
@@ -469,7 +515,7 @@ async def test_no_job_is_lost_when_the_gateway_is_killed(tmp_path, upstream):
     try:
         await wait_until(first.find_port)
         slow = [(await defer(first, hello("up/slow"))).json["id"] for _ in range(3)]
-        await asyncio.wait_for(door.asked.wait(), 10)
+        await asyncio.wait_for(door.asked.wait(), 30)
         await ask(first.port, "POST", "/admin/api/queues/up%2Fup/pause", key=first.key)
         waiting = [(await defer(first)).json["id"] for _ in range(50)]
         first.signal(signal.SIGKILL)
@@ -479,7 +525,7 @@ async def test_no_job_is_lost_when_the_gateway_is_killed(tmp_path, upstream):
     door.open.set()
     async with running_gateway(tmp_path, config_of(upstream)) as second:
         await ask(second.port, "POST", "/admin/api/queues/up%2Fup/resume", key=second.key)
-        jobs = [(await show(second, job, "?wait=20")).json for job in (*slow, *waiting)]
+        jobs = [await end_of(second, job) for job in (*slow, *waiting)]
         assert {job["status"] for job in jobs} == {"completed"}
         assert {job["attempts"] for job in jobs[3:]} == {1}
         assert max(job["attempts"] for job in jobs[:3]) == 2

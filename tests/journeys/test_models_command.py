@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from tests.gateway_process import COMMAND, running_gateway, wait_until
 from tests.raw_http import get
+from tests.real_engines import free_ports
 from tests.small_hub import Fault, SmallHub
 from tests.small_registry import MODEL, SmallRegistry
 from tests.tiny_gguf import write_tiny_chat_model
@@ -49,10 +50,15 @@ async def library(folder):
     await registry.stop()
 
 
+@pytest.fixture(scope="module")
+def first_port():
+    return free_ports(2)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(folder, hub, library):
+async def gateway(folder, hub, library, first_port):
     config = {
-        "engines": {"enabled": True, "demo": False, "first_port": 25901, "slots": 2, "threads": 1},
+        "engines": {"enabled": True, "demo": False, "first_port": first_port, "slots": 2, "threads": 1},
         "hub": {"endpoint": hub.url, "ollama_registry": library.url},
     }
     async with running_gateway(folder / "gateway", config) as running:
@@ -73,12 +79,13 @@ def run(gateway):
     return run
 
 
-async def test_a_model_is_searched_pulled_loaded_and_removed(run, gateway):
+async def test_a_model_is_searched_pulled_loaded_and_removed(run, gateway, first_port):
+    second = first_port + 1
     assert REPOSITORY in (await run("search", "tiny")).output
     assert "tiny-Q4_K_M is here." in (await run("pull", f"{REPOSITORY}:Q4_K_M")).errors
-    await run("load", "tiny-Q4_K_M", "--slot", "25902", "--context", "512", "--pin")
+    await run("load", "tiny-Q4_K_M", "--slot", str(second), "--context", "512", "--pin")
     [model] = json.loads((await run("list", "--json")).output)
-    assert (model["name"], model["loaded"], model["slot"]) == ("tiny-Q4_K_M", True, 25902)
+    assert (model["name"], model["loaded"], model["slot"]) == ("tiny-Q4_K_M", True, second)
     slots = (await get(gateway.port, gateway.key, "/admin/api/slots")).json
     assert [(slot["ctx_size"], slot["pinned"]) for slot in slots] == [(None, False), (512, True)]
     assert (
@@ -87,7 +94,7 @@ async def test_a_model_is_searched_pulled_loaded_and_removed(run, gateway):
     )
     await run("pin", "tiny-Q4_K_M", "--off")
     await run("unload", "tiny-Q4_K_M")
-    assert "is not loaded" in (await run("unload", "25902")).errors
+    assert "is not loaded" in (await run("unload", str(second))).errors
     assert "general.architecture\tllama" in (await run("show", "tiny-Q4_K_M.gguf")).output
     await run("rm", "tiny-Q4_K_M", "--yes")
     assert "There are no local models" in (await run("list")).errors
@@ -118,7 +125,7 @@ async def test_an_interrupted_pull_is_paused_and_goes_on_when_it_is_pulled_again
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await hub.stopped.wait()
         # What it has printed shows that it follows the download.
         await process.stderr.readline()

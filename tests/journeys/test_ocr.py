@@ -310,7 +310,8 @@ async def test_twenty_pages_are_read_as_a_job_with_progress(gateway):
     progress = [data for name, data in said if name == "progress"]
     assert [each["done"] for each in progress] == sorted(each["done"] for each in progress)
     assert progress[-1] | {"done": 0} == {"done": 0, "total": 20, "unit": "pages"}
-    assert len({each["done"] for each in progress}) > 5
+    # Who is slow to read is told of several pages at once.
+    assert len({each["done"] for each in progress}) > 2
     assert said[-1][0] == "end"
     job = await wait_for(gateway, job_id)
     assert (job["status"], job["progress"]["done"]) == ("completed", 20)
@@ -344,7 +345,7 @@ async def follow(gateway: GatewayProcess, job_id: str) -> list[tuple[str, dict[s
 async def test_the_answer_of_a_job_is_that_of_the_live_request(gateway, letter):
     image, _ = letter
     live = (await read(gateway, picture(image, mode="small"))).json
-    later = await read(gateway, picture(image, mode="small"), prefer="respond-async, wait=15")
+    later = await read(gateway, picture(image, mode="small"), prefer="respond-async, wait=40")
     assert later.status == 200
     (now,), (then,) = live.pop("pages"), (answer := later.json).pop("pages")
     assert answer == live
@@ -609,7 +610,7 @@ async def test_a_client_that_leaves_frees_the_upstream(gateway, upstream, letter
     begun = asyncio.Event()
     upstream.script = slow
     exchange = await begin(gateway.port, gateway.key, picture(letter[0], model="cloud/seer"), OCR)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await begun.wait()
         exchange.close()
         await left.wait()

@@ -13,7 +13,7 @@ from stellwerk.sessions.history import MOST_MESSAGES
 from tests.gateway_process import ADMIN_KEY, GatewayProcess, running_gateway, wait_until
 from tests.openai_client import new_key
 from tests.raw_http import Answer, Exchange, begin, get, hello, post, send, write_request
-from tests.scripted_upstream import ScriptedUpstream, Talk, chat, chunk, completion
+from tests.scripted_upstream import AskedUpstream, ScriptedUpstream, Talk, chat, chunk, completion
 from tests.sigorest_process import (
     CHAT_LINE,
     HEALTH_LINE,
@@ -39,7 +39,7 @@ from tests.upstream_scripts import failing, streaming
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 KEYS = ("first-canary-key-5f0c", "second-canary-key-77a1")
-FAILURES, REST = 3, 1.0
+FAILURES, REST = 3, 3.0
 CLAUDE, HAIKU = "claude-h", "claude-3-5-haiku-20241022"
 NO_MEMORY = {"content": "", "cache": False}
 STREAMS = 100
@@ -50,7 +50,7 @@ STREAMS = 100
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server() -> AsyncIterator[ScriptedUpstream]:
-    upstream = ScriptedUpstream()
+    upstream = AskedUpstream()
     await upstream.start()
     yield upstream
     await upstream.stop()
@@ -554,8 +554,9 @@ async def test_the_time_that_a_call_gets_is_all_that_it_takes(port, upstream):
         await talk.left.wait()
 
     upstream.script = never
-    answer = await ask(port, "codestral", timeout=1, retries=10)
+    answer = await ask(port, "codestral", timeout=3, retries=10)
     assert (answer.status, answer.error["type"]) == (504, "timeout")
+    await wait_until(lambda: upstream.requests)
     assert len(upstream.requests) == 1
 
 
@@ -809,7 +810,7 @@ async def test_a_file_of_ones_own_says_which_models_there_are(tmp_path, server, 
     async with running_gateway(tmp_path, config, environment=environment) as running:
         port = await port_of(running, HTTP)
         listed = await models_at(port)
-        warnings = warnings_of(running)
+        warnings = await wait_until(lambda: warnings_of(running))
         if form == "whitelist":
             assert {CLAUDE, "gpt41", "gemini-p", "deepseek-r1"} < set(listed)
             assert len(listed) == 8

@@ -20,7 +20,7 @@ from stellwerk.http.interfaces import machine_addresses, machine_names
 from tests.gateway_process import ADMIN_KEY, Finished, GatewayProcess, running_gateway
 from tests.openai_client import new_key
 from tests.raw_http import Answer, get, hello, post, send, write_request
-from tests.scripted_upstream import ScriptedUpstream, chat
+from tests.scripted_upstream import AskedUpstream, ScriptedUpstream, chat
 from tests.sigorest_process import (
     CHAT_LINE,
     HEALTH_LINE,
@@ -68,7 +68,7 @@ LONG_AGO = timedelta(days=390)
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server() -> AsyncIterator[ScriptedUpstream]:
-    upstream = ScriptedUpstream()
+    upstream = AskedUpstream()
     await upstream.start()
     yield upstream
     await upstream.stop()

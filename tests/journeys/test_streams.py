@@ -6,11 +6,12 @@ import resource
 import socket
 import time
 from collections.abc import AsyncIterator
+from itertools import count
 
 import pytest
 import pytest_asyncio
 
-from tests.gateway_process import ADMIN_KEY, GatewayProcess, running_gateway, wait_until
+from tests.gateway_process import ADMIN_KEY, GatewayProcess, best_within, running_gateway, wait_until
 from tests.raw_http import CHAT, Exchange, begin, hello, write_request
 from tests.scripted_upstream import ScriptedUpstream, Talk, chat, chunk, usage_chunk
 
@@ -34,12 +35,14 @@ async def gateway(tmp_path_factory, upstreams) -> AsyncIterator[GatewayProcess]:
     first, second = upstreams
     config = {
         "providers": {
-            "up": {"base_url": first.url, "models": ["up"], "api_key": "", "first_byte_seconds": 0.5},
+            "up": {"base_url": first.url, "models": ["up"], "api_key": ""},
+            "hasty": {"base_url": first.url, "models": ["up"], "api_key": "", "first_byte_seconds": 0.5},
             "second": {"base_url": second.url, "models": ["up"], "api_key": ""},
             "nobody": {"base_url": "http://127.0.0.1:9/v1", "models": ["up"], "api_key": ""},
         },
         "models": {
             "pair": {"targets": ["up/up", "second/up"]},
+            "hasty-pair": {"targets": ["hasty/up", "second/up"]},
             "unreachable-first": {"targets": ["nobody/up", "second/up"]},
         },
         # Each target once, however often it has failed in other tests.
@@ -170,29 +173,30 @@ class Leaving:
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 async def test_a_client_that_leaves_closes_the_upstream_within_200_ms(gateway, upstream, stream):
-    times = []
-    # The best of three: this machine may be busy with something else for longer than that.
-    for number in range(3):
+    numbers = count()
+
+    async def leave() -> float:
         upstream.script = script = Leaving(stream=stream)
-        request_id = f"left-{stream}-{number}"
+        request_id = f"left-{stream}-{next(numbers)}"
         exchange = await ask(gateway, request_id, stream=stream)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await script.reached.wait()
             if stream:
                 await exchange.read_head()
             closed_at = time.monotonic()
             exchange.close()
             await script.left.wait()
-        times.append(script.left_at - closed_at)
         row = await gateway.call(request_id)
         assert (row["status"], row["error"], row["attempts"]) == (499, "client_closed_request", 1)
-    assert min(times) < LEAVES_WITHIN
+        return script.left_at - closed_at
+
+    await best_within(LEAVES_WITHIN, leave, 20)
 
 
 async def test_tokens_reported_before_the_client_left_are_in_the_ledger(gateway, upstream):
     upstream.script = script = Leaving(stream=True, usage=True)
     exchange = await ask(gateway, "left-late", stream=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await script.reached.wait()
         async for piece in _begun(exchange):
             if b'"!"' in piece:
@@ -211,7 +215,7 @@ async def _begun(exchange: Exchange) -> AsyncIterator[bytes]:
 async def test_a_client_that_leaves_before_the_first_byte_is_not_answered_by_a_second_target(gateway, upstream, second):
     upstream.script = script = Leaving(stream=False)
     exchange = await ask(gateway, "left-early", model="pair")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await script.reached.wait()
         exchange.close()
         await script.left.wait()
@@ -252,7 +256,9 @@ async def send_nonsense(talk: Talk) -> None:
 async def test_the_second_target_answers_when_the_first_one_has_not(gateway, upstream, second, script, stream):
     upstream.script = script
     request_id = f"{script.__name__}-{stream}"
-    answer = await (await ask(gateway, request_id, model="pair", stream=stream)).read()
+    # Who is not waited for for long would often be too late on a busy machine.
+    model = "hasty-pair" if script is hang else "pair"
+    answer = await (await ask(gateway, request_id, model=model, stream=stream)).read()
     assert answer.status == 200
     assert b"[DONE]" in answer.body if stream else answer.json["choices"][0]["message"]["content"] == "Hello"
     assert len(second.requests) == 1
@@ -338,7 +344,7 @@ async def test_of_a_thousand_concurrent_streams_none_is_lost_and_none_reordered(
         assert json.loads(finish)["choices"][0]["finish_reason"] == "stop"
         return "".join(json.loads(word)["choices"][0]["delta"]["content"] for word in words)
 
-    async with asyncio.timeout(24):
+    async with asyncio.timeout(120):
         texts = await asyncio.gather(*(one(number) for number in range(STREAMS)))
     wanted = ["".join(f"stream-{number}:{word} " for word in range(WORDS)) for number in range(STREAMS)]
     assert texts == wanted
@@ -382,7 +388,7 @@ async def test_an_upstream_is_held_back_while_the_client_does_not_read(gateway, 
     await loop.sock_connect(slow, ("127.0.0.1", gateway.port))
     body = json.dumps(hello(stream=True)).encode()
     await loop.sock_sendall(slow, write_request("POST", CHAT, body, {"Authorization": f"Bearer {ADMIN_KEY}"}))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await held_back.wait()
     assert gateway.resident_bytes - before < 16 << 20
     assert sent * len(text) < 64 << 20

@@ -31,7 +31,8 @@ def loading(folder: Path) -> tuple[str, ...]:
     folder.mkdir()
     (folder / "loading").touch()
     program = folder / "engine.py"
-    program.write_text(PROGRAM.replace("TROUBLE", ""))
+    # Before it listens: one that takes our key is loaded, whatever it says of its health.
+    program.write_text(PROGRAM.replace("TROUBLE", "import time\nwhile told('loading'): time.sleep(0.01)"))
     return (sys.executable, "-IS", str(program), "{port}", "{key}", str(folder))
 
 
@@ -95,7 +96,7 @@ async def test_a_stream_that_waits_for_a_load_hears_its_place_until_it_is_answer
         await wait_until(lambda: exchange.written)
         assert exchange.written == b": waiting, place 1\n\n"
         (tmp_path / "told" / "loading").unlink()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await going
         asked = [json.loads(line) for line in (tmp_path / "told" / "asked").read_text().splitlines()]
         assert [one["model"] for one in asked] == ["chat"]

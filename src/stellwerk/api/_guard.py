@@ -14,6 +14,7 @@ from stellwerk.auth.tokens import PREFIX
 from stellwerk.core.call import Call
 from stellwerk.core.errors import Forbidden, GatewayError, Unauthenticated
 from stellwerk.core.principal import Access, Principal, Role
+from stellwerk.http.cors import NOBODY, Origins
 from stellwerk.http.exchange import Exchange, Headers
 from stellwerk.http.router import Handler, Router
 from stellwerk.http.router import Route as HttpRoute
@@ -82,11 +83,13 @@ class Routes:
         render: Callable[[GatewayError, str, str], tuple[int, Headers, bytes]] = render_error,
         find_key: Callable[[Exchange], str] | None = None,
         admit: Callable[[Exchange], Principal | None] | None = None,
+        origins: Origins = NOBODY,
     ) -> None:
         """`trusted` is who a client without a key of ours is, on a listener that lets only trusted peers in; it
         raises GatewayError when there is nobody. `render` is the dialect of the errors. `find_key` reads the key
         where clients of this listener put it, in place of the usual headers; it raises GatewayError too. `admit` knows
-        clients by something else than a key of ours and is asked first; None leaves it to the key."""
+        clients by something else than a key of ours and is asked first; None leaves it to the key. `origins` are whose
+        pages count as their user does where no key is needed."""
         self._router = router
         self._keys = keys
         self._watch = watch
@@ -94,6 +97,7 @@ class Routes:
         self._render = render
         self._find_key = find_key or read_key
         self._admit = admit
+        self._origins = origins
         # Ids need to differ, not to be secret: a random start and a counter cost less than a random id each.
         self._prefix = os.urandom(6).hex()
         self._numbers = count(1)
@@ -138,7 +142,7 @@ class Routes:
         if admitted is not None:
             principal = admitted
         elif self._trusted is not None and not _shows_own_key(exchange):
-            check_no_foreign_page(exchange)
+            check_no_foreign_page(exchange, self._origins)
             principal = self._trusted()
         else:
             token = self._find_key(exchange)
@@ -181,13 +185,16 @@ def _shows_own_key(exchange: Exchange) -> bool:
         return False
 
 
-def check_no_foreign_page(exchange: Exchange) -> None:
-    """Raises Forbidden for what the page of another site makes a browser send: the peer is trusted, the page is not.
+def check_no_foreign_page(exchange: Exchange, origins: Origins) -> None:
+    """Raises Forbidden for what the page of another site makes a browser send: the peer is trusted, the page is not,
+    unless it is one of `origins` by name.
 
     The browser would keep the answer from the page, but the call would have been made and paid for.
     """
     headers = exchange.headers
     origin = headers.get(b"origin")
+    if origin is not None and origins.name(origin):
+        return
     own = origin is None or origin.partition(b"://")[2] == headers.get(b"host")
     if not own or headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin"):
         raise Forbidden("Web pages of other sites may not use this without a key.", code="cross_site_request")

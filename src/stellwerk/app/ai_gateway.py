@@ -22,6 +22,7 @@ from stellwerk.app.jobs import JobParts
 from stellwerk.app.line import Line
 from stellwerk.app.listeners import Listeners
 from stellwerk.app.people import People
+from stellwerk.app.web_origins import own_names
 from stellwerk.auth.access_tokens import MintSettings, TokenMint
 from stellwerk.config.ai_gateway_file import COMPAT
 from stellwerk.config.jobs import AIGateway
@@ -145,7 +146,8 @@ class AIGatewayListener:
             on_change=people.refresh,
             refresh_seconds=settings.refresh_days * _DAY,
         )
-        TokensAPI(login, people.fetch, demo_login=settings.demo_login).register(routes)
+        names = own_names(self._config)
+        TokensAPI(login, people.fetch, demo_login=settings.demo_login, names=names).register(routes)
         login.register_refresh(Registry(routes))
 
     def _models(self, names: ModelNames, resolution: Resolution) -> Models:

@@ -31,6 +31,7 @@ from stellwerk.app.providers import Providers
 from stellwerk.app.registry import RegistryFile
 from stellwerk.app.sigorest import COMPAT
 from stellwerk.app.store import Store
+from stellwerk.app.web_origins import web_origins
 from stellwerk.config.problems import ConfigProblem
 from stellwerk.config.settings import Config
 from stellwerk.config.watch import ConfigWatch
@@ -48,6 +49,7 @@ from stellwerk.providers.vendors import load_vendors
 from stellwerk.records.uptime import UptimeRecorder
 from stellwerk.routing.catalogue import Catalogue
 from stellwerk.routing.discovery import Discovery
+from stellwerk.storage.address_note import AddressNote
 from stellwerk.storage.writer import Writer
 from stellwerk.telemetry.logs import LogWriter
 from stellwerk.telemetry.metrics import Metrics
@@ -80,6 +82,7 @@ class Application:
         self._vendors = load_vendors()
         self._metrics = Metrics(version=__version__, currency=config.money.currency)
         self._catalogue = Catalogue()
+        self._address = AddressNote(data)
         self._background = Background(lambda: self._listeners.stop())  # noqa: PLW0108  # they are made later
 
     async def run(self, announce: Callable[[Opened], None]) -> None:
@@ -109,18 +112,27 @@ class Application:
                 self._take_upstreams(self._config)
             self._start_tasks(more)
             self._listen_to_signals()
-            await self._serve(lambda: announce(self._listeners.opened(self._compat.authority, self._chat_model())))
+            stack.callback(self._address.remove)
+            await self._serve(announce)
 
-    async def _serve(self, announce: Callable[[], None]) -> None:
+    async def _serve(self, announce: Callable[[Opened], None]) -> None:
         ready = asyncio.Event()
         serving = asyncio.ensure_future(self._listeners.serve(ready))
         waiting = asyncio.ensure_future(ready.wait())
         await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
         if waiting.done():
             calm_collector()
-            announce()
+            opened = self._listeners.opened(self._compat.authority, self._chat_model())
+            self._note_address(opened)
+            announce(opened)
         waiting.cancel()
         await serving
+
+    def _note_address(self, opened: Opened) -> None:
+        try:
+            self._address.write(opened.host, opened.port)
+        except OSError as error:
+            _log.warning("other commands look for this gateway where the configuration says: %s", error)
 
     def _chat_model(self) -> str | None:
         """The one for the first try: that of the package, which costs nothing, else the first of all."""
@@ -201,11 +213,13 @@ class Application:
                 self._notices.record,
             ),
             redact=self._logs.redact,
+            allowed_origins=lambda: self._config.egress.allowed_origins,
             clock=self._clock,
         )
 
     def _build_listeners(self, bound: socket.socket) -> None:
-        self._listeners = Listeners(self._config, self._metrics, self._clock)
+        origins = web_origins(self._config, self._environ)
+        self._listeners = Listeners(self._config, self._metrics, self._clock, self._address.remove, origins)
         self._observation = Observation(
             listeners=self._listeners,
             writer=self._writer,
@@ -238,7 +252,7 @@ class Application:
             stopping=lambda: self._listeners.stopping,
         )
         self._jobs = self._apis.jobs
-        self._listeners.add(MAIN, [bound], self._apis.router, render_error)
+        self._listeners.add(MAIN, [bound], self._apis.router, render_error, origins=origins.at_ollama)
         self._compat = CompatListeners(
             lambda: self._config,
             listeners=self._listeners,

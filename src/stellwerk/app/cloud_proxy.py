@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from ipaddress import ip_address
 
 from stellwerk.api._guard import Routes
@@ -49,10 +49,11 @@ async def open_cloud_proxy(
     providers: Providers,
     gateway: Gateway,
     ports: Collection[int],
+    names: Container[str],
     hide: Callable[[Secret], None],
 ) -> None:
-    """One listener, which stays closed without keys for the cloud. `ports` are the gateway's own, `hide` keeps a
-    secret out of the log."""
+    """One listener, which stays closed without keys for the cloud. `ports` are the gateway's own, `names` those of
+    this machine; `hide` keeps a secret out of the log."""
     keys = cloud_keys(settings, environ)
     fault = await _fault(settings, keys, providers, ports)
     if fault is not None:
@@ -66,7 +67,14 @@ async def open_cloud_proxy(
     token = _token(settings, environ)
     if token is not None:
         _hide(token, hide)
-    door = Door(token, unauthenticated=_is_open(settings, environ), trusted=people.trusted_peer)
+    origins = listeners.origins.at_ollama
+    door = Door(
+        token,
+        unauthenticated=_is_open(settings, environ),
+        trusted=people.trusted_peer,
+        names=names,
+        origins=origins,
+    )
     _warn(door, token, settings.host)
     render = make_renderer(configured=door.configured, several_keys=len(keys) > 1)
     cloud = CloudProxyAPI(
@@ -82,7 +90,7 @@ async def open_cloud_proxy(
     for prefix in PREFIXES:
         ollama.register_calls(routes, prefix, _catalogue_name)
     openai.register_calls(routes, "/v1", _catalogue_name)
-    listeners.add(COMPAT, bound, router, render)
+    listeners.add(COMPAT, bound, router, render, origins=origins)
 
 
 def _catalogue_name(asked: str) -> str:

@@ -17,6 +17,7 @@ from stellwerk.app.notices import Notices
 from stellwerk.app.ocr import OcrParts
 from stellwerk.app.people import People
 from stellwerk.app.providers import Providers
+from stellwerk.app.web_origins import own_names
 from stellwerk.config import ai_gateway_file
 from stellwerk.config.settings import Config
 from stellwerk.core.secrets import Secret
@@ -162,5 +163,6 @@ class CompatListeners:
             providers=self._providers,
             gateway=self._gateway,
             ports=(*self._listeners.ports(), *compat_ports(config)),
+            names=own_names(config),
             hide=self._hide,
         )

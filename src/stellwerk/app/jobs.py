@@ -93,7 +93,7 @@ class JobParts:
         files_api = FilesAPI(self.files, self.ownership)
         files_api.register(routes)
         BatchesAPI(self.jobs, self.intake, self.files, files_api, batch, self.ownership).register(routes)
-        ResponsesAPI(self.jobs, self.intake, routes.handlers, self.ownership, people.clock).register(routes)
+        ResponsesAPI(self.jobs, self.intake, routes.handlers, self.ownership, people.clock, stopping).register(routes)
         self.workers = Workers(self.jobs, self._perform, line.width, clock=people.clock)
         self._widths = line.width
         routes.defer = Deferral(self.jobs, self.patience, self.intake.accepted)

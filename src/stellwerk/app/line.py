@@ -12,11 +12,13 @@ from stellwerk.core.plan import Plan, Target
 from stellwerk.core.ports import Provider, Recorder
 from stellwerk.core.principal import Principal
 from stellwerk.engines.slots import Slots
+from stellwerk.http.egress import Egress
 from stellwerk.ledger.prices import cost
 from stellwerk.limits.gate import Gate, Gates, GateSettings
 from stellwerk.pipeline.dispatch import Dispatch
 from stellwerk.pipeline.estimate import estimate
 from stellwerk.pipeline.gateway import Gateway, HoldMoney
+from stellwerk.pipeline.images import Images
 from stellwerk.pipeline.settle import Settle
 from stellwerk.providers.local import Local
 from stellwerk.providers.ocr import Ocr
@@ -44,9 +46,11 @@ class Line:
         hold: HoldMoney,
         recorders: Sequence[Recorder],
         redact: Callable[[str], str],
+        allowed_origins: Callable[[], Sequence[str]],
         clock: Clock,
     ) -> None:
-        """`hold` sets money aside, `recorders` get the record of every call, `redact` takes secrets out of a text."""
+        """`hold` sets money aside, `recorders` get the record of every call, `redact` takes secrets out of a text;
+        `allowed_origins` gives those of the private network from which images may be fetched."""
         self._redact = redact
         self._catalogue = catalogue
         self._gate_settings: Mapping[str, GateSettings] = {}
@@ -63,6 +67,8 @@ class Line:
         self.missing = MissingModels(people.run, clock, lambda name: next(iter(catalogue.suggest(name)), None))
         self.breakers = Breakers(cut.breaker_settings(config), clock)
         self.gates = Gates(self._gate_of, clock)
+        # A guard of its own: whoever makes names slow to look up must not hold up webhooks.
+        self._images = Images(Egress(allowed_origins), cut.image_settings(config), clock, catalogue.model_of)
         self.dispatch = Dispatch(
             {},
             metrics,
@@ -71,6 +77,7 @@ class Line:
             clock,
             gate=self._find_gate,
             traffic=traffic,
+            images=self._images,
         )
         self.gateway = Gateway(
             plan=self._plan,
@@ -92,6 +99,7 @@ class Line:
         self.breakers.settings = cut.breaker_settings(config)
         self._chooser.take(cut.groups(config))
         self._planner.rules = cut.plan_rules(config)
+        self._images.settings = cut.image_settings(config)
         self._take_gates(config)
 
     def _plan(self, call: Call) -> Plan:

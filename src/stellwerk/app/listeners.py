@@ -4,16 +4,18 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import msgspec
 
 from stellwerk.app import settings as cut
+from stellwerk.app.web_origins import WebOrigins
 from stellwerk.config.settings import Config
 from stellwerk.core.clock import Clock
 from stellwerk.http.asgi import AsgiApplication
+from stellwerk.http.cors import Origins
 from stellwerk.http.guard import Guard
 from stellwerk.http.listener import Listener, RenderError, Watch
 from stellwerk.http.router import Router
@@ -59,10 +61,15 @@ class _Open(msgspec.Struct, frozen=True):
 class Listeners:
     """Every listener of the process; the main one comes first, and when it ends, all of them do."""
 
-    def __init__(self, config: Config, watch: Watch, clock: Clock) -> None:
+    def __init__(
+        self, config: Config, watch: Watch, clock: Clock, ending: Callable[[], None], origins: WebOrigins
+    ) -> None:
+        """`ending` is called before the first port is given back, and may be called again."""
         self._config = config
         self._watch = watch
         self._clock = clock
+        self._ending = ending
+        self.origins = origins
         self._open: dict[str, _Open] = {}
         self._down: dict[str, str] = {}
 
@@ -75,11 +82,21 @@ class Listeners:
         *,
         peers: tuple[IPv4Network | IPv6Network, ...] | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        origins: Origins | None = None,
     ) -> None:
-        """`peers` are who may connect; None is everybody who can. The sockets are closed at the end."""
+        """`peers` are who may connect; None is everybody who can. The sockets are closed at the end. `origins` are
+        whose pages may read answers; None is those of the config."""
         guard = Guard(cut.guard_settings(self._config, peers))
-        listener = Listener(router=router, guard=guard, render_error=render_error, watch=self._watch, clock=self._clock)
-        application = AsgiApplication(router, render_error, self._clock, self._config.guard.body_bytes)
+        origins = self.origins.everywhere if origins is None else origins
+        listener = Listener(
+            router=router,
+            guard=guard,
+            render_error=render_error,
+            watch=self._watch,
+            clock=self._clock,
+            origins=origins,
+        )
+        application = AsgiApplication(router, render_error, self._clock, self._config.guard.body_bytes, origins)
         server = Server(listener, application, self._config.drain_seconds, ssl_context=ssl_context)
         self._open[name] = _Open(listener, guard, server, sockets, peers, ssl_context is not None)
 
@@ -106,6 +123,7 @@ class Listeners:
         ready.set()
 
     def stop(self, *, now: bool = False) -> None:
+        self._ending()
         for each in self._open.values():
             each.server.stop(now=now)
 

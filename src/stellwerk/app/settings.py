@@ -25,6 +25,7 @@ from stellwerk.ledger.charges import ChargeSettings
 from stellwerk.ledger.tariff import TariffSettings
 from stellwerk.limits.admit import LimitSettings
 from stellwerk.limits.gate import GateSettings
+from stellwerk.pipeline.images import ImageSettings
 from stellwerk.providers.ocr import MODEL as OCR_MODEL
 from stellwerk.records.settings import Value
 from stellwerk.routing.breaker import BreakerSettings
@@ -125,6 +126,10 @@ def upstream_settings(config: Config) -> UpstreamSettings:
         response_bytes=upstream.response_bytes,
         event_bytes=upstream.line_bytes,
     )
+
+
+def image_settings(config: Config) -> ImageSettings:
+    return ImageSettings(request_bytes=config.guard.body_bytes)
 
 
 def breaker_settings(config: Config) -> BreakerSettings:

@@ -109,7 +109,12 @@ class SigoRestListeners:
     def _router(self, may_change_memory: Callable[[], bool]) -> Router:
         router = Router()
         routes = Routes(
-            router, self._people.keys, self._metrics, trusted=self._people.trusted_peer, render=render_error
+            router,
+            self._people.keys,
+            self._metrics,
+            trusted=self._people.trusted_peer,
+            render=render_error,
+            origins=self._listeners.origins.everywhere,
         )
         chat = Chat(self._conversations, self._find, lambda: self._config().upstream.total_seconds)
         SigoRestAPI(

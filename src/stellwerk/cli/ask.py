@@ -47,7 +47,8 @@ def ask(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing beside the answer.")] = False,
     as_json: Annotated[bool, typer.Option("--json", "-j", help="Print JSON.")] = False,
     url: Annotated[
-        str | None, typer.Option(help=f"Where the gateway listens; without it as configured, then {TRUSTED_URL}.")
+        str | None,
+        typer.Option(help=f"Where the gateway listens; without it the one of this machine, then {TRUSTED_URL}."),
     ] = None,
     key: Annotated[str | None, typer.Option(help="API key; better in STELLWERK_API_KEY.")] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder of the gateway.")] = None,

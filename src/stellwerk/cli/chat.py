@@ -12,6 +12,7 @@ import typer
 from stellwerk.cli.gateway_client import GatewayClient, GatewayTrouble, OfferedModel
 from stellwerk.cli.language import text
 from stellwerk.cli.own_address import find_own_url
+from stellwerk.cli.refusals import explain_trouble
 from stellwerk.config.reading import data_folder
 from stellwerk.core.secrets import Secret
 
@@ -189,4 +190,4 @@ def _obey(line: str, client: GatewayClient, conversation: Conversation) -> bool:
 
 
 def _report(trouble: GatewayTrouble) -> None:
-    typer.echo(text(trouble.key, **trouble.values).translate(_HARMLESS), err=True)
+    typer.echo(explain_trouble(trouble).translate(_HARMLESS), err=True)

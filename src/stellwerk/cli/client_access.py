@@ -11,6 +11,7 @@ import typer
 from stellwerk.cli.chat import ADMIN_KEY_FILE, find_key
 from stellwerk.cli.gateway_client import GatewayTrouble
 from stellwerk.cli.language import text as shared_text
+from stellwerk.cli.refusals import explain_text, explain_trouble
 from stellwerk.cli.tables import Wording, visible
 from stellwerk.client.address import parse_address
 from stellwerk.client.errors import (
@@ -107,10 +108,8 @@ def find_url(url: str | None, data: Path | None) -> str:
         return url
     # Only now: it imports half of the gateway.
     from stellwerk.cli.own_address import own_url  # noqa: PLC0415
-    from stellwerk.config.reading import find, load_beside  # noqa: PLC0415
 
-    folder = data_folder(data, os.environ)
-    return own_url(load_beside(find(None, os.environ, folder), os.environ))
+    return own_url(data, os.environ)
 
 
 def find_administrator(url: str, given: str | None, data: Path | None) -> Key:
@@ -142,7 +141,7 @@ def told(url: str | None) -> Iterator[None]:
     try:
         yield
     except GatewayTrouble as trouble:
-        typer.echo(visible(shared_text(trouble.key, **trouble.values)), err=True)
+        typer.echo(visible(explain_trouble(trouble)), err=True)
         raise typer.Exit(1) from None
     except StellwerkError as error:
         give_up(error, url)
@@ -169,7 +168,7 @@ def explain(error: StellwerkError, url: str) -> str:
         return text("still_running", job=error.job.id)
     if isinstance(error, JobFailed):
         kind = error.job.status if error.job.status in {"cancelled", "dead"} else "failed"
-        reason = error.job.error.message if error.job.error else text("no_reason")
+        reason = explain_text(error.job.error.message) if error.job.error else text("no_reason")
         return text(kind, job=error.job.id, reason=reason.rstrip("."))
     # What is no id at all is not looked for, and jobs are all that these commands name by one.
     code = "job_not_found" if error.code == "not_found" else error.code
@@ -181,11 +180,11 @@ def explain(error: StellwerkError, url: str) -> str:
         case BadAddress():
             return shared_text("chat.bad_url", url=url)
         case TimedOut():
-            return error.message
+            return explain_text(error.message)
         case BrokenOff():
             return shared_text("chat.broken")
         case NotUnderstood():
             return shared_text("chat.not_understood")
     if error.status is None:
-        return shared_text("chat.failed", message=error.message)
-    return shared_text("chat.refused", status=error.status, message=error.message)
+        return shared_text("chat.failed", message=explain_text(error.message))
+    return shared_text("chat.refused", status=error.status, message=explain_text(error.message))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from stellwerk.cli.language import text
+from stellwerk.cli.refusals import explain_text
 from stellwerk.config.example import SCHEMA_NAME, effective, example, schema
 from stellwerk.config.reading import FILE_NAME, data_folder, find, read
 from stellwerk.providers.vendors import load_vendors
@@ -35,7 +36,10 @@ def init(
         typer.echo(text("config.exists", file=file), err=True)
         raise typer.Exit(1) from None
     except OSError as error:
-        typer.echo(text("config.cannot_write", file=error.filename, reason=error.strerror), err=True)
+        typer.echo(
+            text("config.cannot_write", file=error.filename, reason=explain_text(error.strerror or str(error))),
+            err=True,
+        )
         raise typer.Exit(1) from None
     typer.echo(text("config.written", file=file, schema=companion))
 

@@ -11,9 +11,9 @@ import typer
 from stellwerk.cli.admin_client import mint_token
 from stellwerk.cli.data import Data
 from stellwerk.cli.gateway_client import GatewayClient, GatewayTrouble
-from stellwerk.cli.language import text
 from stellwerk.cli.own_address import own_url
-from stellwerk.config.reading import data_folder, find, load_beside
+from stellwerk.cli.refusals import explain_trouble
+from stellwerk.config.reading import data_folder
 from stellwerk.core.secrets import Secret
 
 app = typer.Typer(add_completion=False)
@@ -64,7 +64,7 @@ def console(
     from stellwerk.tui.main import run_console, token_of  # noqa: PLC0415
 
     folder = data_folder(data, os.environ)
-    address = url or own_url(load_beside(find(None, os.environ, folder), os.environ))
+    address = url or own_url(data, os.environ)
     given = Secret(token.strip()) if token and token.strip() else token_of(os.environ)
     if given is not None:
         chosen = given
@@ -72,7 +72,7 @@ def console(
     try:
         own = OwnToken(folder) if GatewayClient(address).is_on_this_machine else None
     except GatewayTrouble as trouble:
-        typer.echo(text(trouble.key, **trouble.values), err=True)
+        typer.echo(explain_trouble(trouble), err=True)
         raise typer.Exit(_NO_TOKEN) from None
     if own is None or not own.exists:
         typer.echo(Words(language(os.environ))("no_token"), err=True)

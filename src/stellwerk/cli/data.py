@@ -15,7 +15,7 @@ from stellwerk.auth.tokens import SEAL_LABEL, Digest, derive_secret, load_pepper
 from stellwerk.auth.users import UserRecord, find_user_by_email
 from stellwerk.auth.users import find_user as user_by_id
 from stellwerk.cli import arguments
-from stellwerk.cli.refusals import explain
+from stellwerk.cli.refusals import explain, explain_text
 from stellwerk.cli.tables import Wording, visible
 from stellwerk.config.reading import data_folder, find, load_beside
 from stellwerk.core.clock import SystemClock
@@ -90,7 +90,7 @@ def opened(data: Path | None) -> Iterator[OpenFolder]:
         with contextlib.closing(database):
             yield OpenFolder(folder, database)
     except StorageRefused as error:
-        _say_and_exit(str(error), EX_CONFIG)
+        _say_and_exit(explain_text(str(error)), EX_CONFIG)
     except Unavailable:
         _say_and_exit(text("busy", folder=str(folder)), EX_TEMPFAIL)
     except GatewayError as error:

@@ -149,12 +149,18 @@ class GatewayClient:
     def _asked(self, method: str, path: str, body: dict[str, Any] | None) -> Generator[HTTPResponse, None, None]:
         """A successful answer whose body has not been read yet; the connection is closed at the end."""
         kind = HTTPSConnection if self._https else HTTPConnection
-        connection = kind(self._host, self._port, timeout=CONNECT_SECONDS)
+        try:
+            connection = kind(self._host, self._port, timeout=CONNECT_SECONDS)
+        except HTTPException:
+            raise GatewayTrouble("chat.bad_url", url=self.url) from None
         with contextlib.closing(connection):
             try:
                 connection.connect()
             except OSError:
                 raise GatewayTrouble("chat.not_running", url=self.url) from None
+            except UnicodeError:
+                # No name of a host can be made of it.
+                raise GatewayTrouble("chat.bad_url", url=self.url) from None
             socket = connection.sock
             socket.settimeout(self.silence_seconds)
             # After `connection: close` from the gateway the socket belongs to the response.

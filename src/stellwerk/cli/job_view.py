@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 import typer
 
+from stellwerk.cli.language import decimal
+from stellwerk.cli.refusals import explain_text
 from stellwerk.cli.tables import NOTHING, Column, Wording, local_time, print_record, print_table
 from stellwerk.client.errors import NotUnderstood
 from stellwerk.client.jobs import Job, JobResult
@@ -170,7 +172,7 @@ def _priority(job: Job) -> str:
 
 
 def _error(job: Job) -> str:
-    return job.error.message if job.error else NOTHING
+    return explain_text(job.error.message) if job.error else NOTHING
 
 
 def _time(at: datetime | None) -> str:
@@ -178,4 +180,4 @@ def _time(at: datetime | None) -> str:
 
 
 def _seconds(seconds: float | None) -> str:
-    return NOTHING if seconds is None else f"{seconds:.1f}"
+    return NOTHING if seconds is None else decimal(seconds, 1)

@@ -6,7 +6,10 @@ have their English in `stellwerk.config.problems` and their German here.
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from stellwerk.tui.refusals import translated
 
 if TYPE_CHECKING:
     from stellwerk.config.problems import ConfigProblem
@@ -66,7 +69,8 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
     },
     "serve.cannot_listen": {
         "en": "Cannot listen on {host} port {port}: {reason}. Another port: stellwerk serve --port 4100",
-        "de": "Auf {host}, Port {port}, ist nichts zu machen: {reason}. Anderer Port: stellwerk serve --port 4100",
+        "de": "Auf {host}, Port {port}, kann das Gateway nicht lauschen: {reason}. Anderer Port: "
+        "stellwerk serve --port 4100",
     },
     "config.exists": {
         "en": "{file} exists already; --force replaces it.",
@@ -91,6 +95,18 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
     "main.no_room": {
         "en": "The output is not complete: there is no room left where it is written.",
         "de": "Die Ausgabe ist nicht vollständig: Wo sie geschrieben wird, ist kein Platz mehr.",
+    },
+    "main.aborted": {
+        "en": "Aborted.",
+        "de": "Abgebrochen.",
+    },
+    "confirm.choice": {
+        "en": "y/N",
+        "de": "j/N",
+    },
+    "confirm.unclear": {
+        "en": "y is yes, n is no.",
+        "de": "j heißt ja, n heißt nein.",
     },
     "config.one_problem": {
         "en": "1 problem.",
@@ -291,6 +307,12 @@ PROBLEMS: Mapping[str, str] = {
     "url_userinfo": "die Adresse darf weder Benutzer noch Passwort enthalten; ein Schlüssel gehört in api_key",
     "url_query": "die Adresse darf weder Abfrage noch Fragment enthalten",
     "url_path": "ein Ursprung besteht aus Schema, Host und Port, ohne Pfad",
+    "origin_form": "{origin} ist kein Ursprung wie https://app.example.org, http://localhost:3000 oder "
+    "chrome-extension://abcdefghijklmnop",
+    "origin_port": "Browser lassen den üblichen Port eines Schemas weg: {origin} ohne seinen Port schreiben",
+    "origin_wildcard": "{origin} ist kein einzelner Ursprung: * steht allein für alle Seiten, jeder andere wird "
+    "ausgeschrieben",
+    "origin_null": "null kann nicht erlaubt werden: diesen Ursprung hat jede Datei und jeder abgeschottete Rahmen",
     "url_characters": "die Adresse enthält Leerzeichen oder Zeichen außerhalb von ASCII",
     "unknown_vendor": "kein Anbieter heißt {name}; ein eigener braucht base_url",
     "unknown_vendor_near": "kein Anbieter heißt {name}; ist {near} gemeint? Ein eigener braucht base_url",
@@ -339,7 +361,20 @@ def text(key: str, **values: Any) -> str:
     return TEXTS[key][language(os.environ)].format_map(values)
 
 
+def decimal(value: float, places: int) -> str:
+    """With the decimal sign of the language."""
+    shown = f"{value:.{places}f}"
+    return shown.replace(".", ",") if language(os.environ) == "de" else shown
+
+
 def describe(problem: "ConfigProblem") -> str:
     """One line for a config problem: place, key and message."""
-    message = problem.worded(PROBLEMS, WORDS) if language(os.environ) == "de" else problem.message
+    message = _german(problem) if language(os.environ) == "de" else problem.message
     return ": ".join(part for part in (problem.where, problem.key, message) if part)
+
+
+def _german(problem: "ConfigProblem") -> str:
+    reason = problem.values.get("reason")
+    if isinstance(reason, str):
+        problem = replace(problem, values={**problem.values, "reason": translated(reason)})
+    return problem.worded(PROBLEMS, WORDS)

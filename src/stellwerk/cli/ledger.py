@@ -11,6 +11,7 @@ from stellwerk.api.admin import actions
 from stellwerk.auth.users import UserRecord, list_users
 from stellwerk.cli import arguments, prices
 from stellwerk.cli.data import AsJson, Data, Who, find_user, opened
+from stellwerk.cli.refusals import explain_text
 from stellwerk.cli.tables import Column, Wording, local_time, moment, money, print_json, print_table, units, visible
 from stellwerk.ledger.accounts import Balance, StatementLine, balance, balances, statement
 from stellwerk.ledger.check import Report
@@ -183,7 +184,7 @@ def check(data: Data = None, as_json: AsJson = False) -> None:
         print_json(_report_values(report, currency))
     elif report.problems:
         for problem in report.problems:
-            typer.echo(visible(f"{problem.kind}: {problem.message}"), err=True)
+            typer.echo(visible(f"{problem.kind}: {explain_text(problem.message)}"), err=True)
         text.say("problems", count=len(report.problems))
     else:
         typer.echo(text("adds_up", **_counts(report), sums=_sums(report, currency)))

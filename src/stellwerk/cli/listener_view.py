@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stellwerk.app.listeners import MAIN, ListenerStatus, Opened
 from stellwerk.cli.language import text
+from stellwerk.cli.refusals import explain_text
 from stellwerk.http.certificates import fingerprint
 from stellwerk.http.interfaces import IPAddress
 from stellwerk.http.peer import is_one_of
@@ -30,7 +31,7 @@ def describe_listeners(opened: Opened, machine: Sequence[IPAddress]) -> list[str
 def _describe(listener: ListenerStatus, machine: Sequence[IPAddress]) -> str:
     name = listener.name.partition(" ")[0]
     if listener.state != "open":
-        return text("serve.closed", name=name, reason=listener.reason or "")
+        return text("serve.closed", name=name, reason=explain_text(listener.reason or ""))
     scheme = "https" if listener.tls else "http"
     urls = ", ".join(f"{scheme}://{address}" for address in _reachable(listener, machine))
     if listener.peers is None:

@@ -7,6 +7,7 @@ from stellwerk.api.admin.download_shapes import DownloadShape
 from stellwerk.api.admin.model_shapes import FoundModel, LocalModel, LocalModelDetails, MetadatumShape
 from stellwerk.cli import pull_progress
 from stellwerk.cli.pull_progress import size
+from stellwerk.cli.refusals import explain_text
 from stellwerk.cli.tables import NOTHING, Column, Wording, local_time, print_record, print_table
 from stellwerk.records.missing_models import MissingModel
 
@@ -110,7 +111,7 @@ def print_downloads(downloads: Sequence[DownloadShape]) -> None:
             one.model,
             " ".join(part for part in (pull_progress.text(one.status), pull_progress.speed(one)) if part),
             pull_progress.amount(one),
-            one.error or NOTHING,
+            explain_text(one.error) if one.error else NOTHING,
         ]
         for one in downloads
     ]

@@ -13,14 +13,16 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
+from typer._click.exceptions import ClickException
 from typer.core import TyperGroup
 from typer.main import get_command
 
 import stellwerk
-from stellwerk.cli.language import describe, text
+from stellwerk.cli.language import describe, language, text
 from stellwerk.config.problems import ConfigError
 
 EX_CONFIG = 78
@@ -66,6 +68,8 @@ class Modules(Mapping[str, Any]):
             gc.freeze()
             gc.enable()
         command.name = name
+        if _speaks_german():
+            _german_help().translate(command)
         return command
 
     def __iter__(self) -> Iterator[str]:
@@ -81,11 +85,24 @@ class Commands(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{**settings, "commands": Modules()})
 
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        if _speaks_german():
+            _german_help().translate(self)
+        try:
+            return super().make_context(*arguments, **settings)
+        except ClickException as error:
+            raise _worded(error) from None
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+        except ClickException as error:
+            raise _worded(error) from None
+        except typer.Abort:
+            typer.echo(text("main.aborted"), err=True)
+            raise typer.Exit(1) from None
         except ConfigError as error:
             report(error)
             raise typer.Exit(EX_CONFIG) from None
@@ -100,6 +117,19 @@ def report(error: ConfigError) -> None:
         typer.echo(describe(problem), err=True)
     count = len(error.problems)
     typer.echo(text("config.one_problem") if count == 1 else text("config.problems", count=count), err=True)
+
+
+def _speaks_german() -> bool:
+    return language(os.environ) == "de"
+
+
+def _german_help() -> ModuleType:
+    # Nobody else needs it.
+    return import_module("stellwerk.cli.german_help")
+
+
+def _worded(error: ClickException) -> ClickException:
+    return _german_help().translated_error(error) if _speaks_german() else error
 
 
 def _show_version(wanted: bool) -> None:

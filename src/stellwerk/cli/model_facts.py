@@ -38,7 +38,7 @@ def read_facts(client: GatewayClient) -> list[ModelFacts]:
     listed = client.get("/v1/models")
     try:
         entries = listed["data"]
-        if any("x_stellwerk" in entry for entry in entries):
+        if not entries or any("x_stellwerk" in entry for entry in entries):
             return [_detailed(entry) for entry in entries]
         return _priced(client) or [_named(str(entry["id"])) for entry in entries]
     except (LookupError, TypeError, AttributeError, ValueError, InvalidOperation):

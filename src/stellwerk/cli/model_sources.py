@@ -25,7 +25,7 @@ from stellwerk.app.local_models import make_hub
 from stellwerk.cli.admin_client import AdminClient
 from stellwerk.cli.gateway_client import GatewayTrouble
 from stellwerk.cli.own_address import own_url
-from stellwerk.config.reading import data_folder, find, load, load_beside
+from stellwerk.config.reading import data_folder, find, load
 from stellwerk.config.settings import Config
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.errors import Conflict, NotFound
@@ -210,7 +210,7 @@ def open_source(url: str | None, key: str | None, data: Path | None) -> ModelSou
     """The gateway at `url`; without one that of this machine when it runs, else its data folder."""
     folder = data_folder(data, os.environ)
     file = find(None, os.environ, folder)
-    client = AdminClient(url or own_url(load_beside(file, os.environ)), key, os.environ, folder)
+    client = AdminClient(url or own_url(data, os.environ), key, os.environ, folder)
     if url is not None or _answers(client):
         return GatewayModels(client)
     return FolderModels(load(file, os.environ), folder, os.environ)
@@ -218,9 +218,7 @@ def open_source(url: str | None, key: str | None, data: Path | None) -> ModelSou
 
 def open_gateway(url: str | None, key: str | None, data: Path | None) -> AdminClient:
     """The running gateway, for what only it can do."""
-    folder = data_folder(data, os.environ)
-    config = load_beside(find(None, os.environ, folder), os.environ)
-    return AdminClient(url or own_url(config), key, os.environ, folder)
+    return AdminClient(url or own_url(data, os.environ), key, os.environ, data_folder(data, os.environ))
 
 
 def _answers(client: AdminClient) -> bool:

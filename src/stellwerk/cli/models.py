@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 
 from stellwerk.cli.admin_client import AdminClient
+from stellwerk.cli.confirmation import confirmed
 from stellwerk.cli.data import AsJson, Data, opened
 from stellwerk.cli.gateway_client import GatewayTrouble
-from stellwerk.cli.language import text as shared_text
 from stellwerk.cli.local_model_view import (
     print_details,
     print_downloads,
@@ -22,7 +22,7 @@ from stellwerk.cli.local_model_view import (
 )
 from stellwerk.cli.model_sources import names_of, open_gateway, open_source
 from stellwerk.cli.pull_progress import watched
-from stellwerk.cli.refusals import explain, explain_code
+from stellwerk.cli.refusals import explain, explain_text, explain_trouble
 from stellwerk.cli.tables import Wording, moment, print_json, visible
 from stellwerk.core.errors import GatewayError
 from stellwerk.engines.model_types import ModelType
@@ -83,7 +83,7 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
     "forgotten": {"en": "Forgotten: {count}", "de": "Vergessen: {count}"},
     "in_use": {
         "en": "{error} If it is a gateway, --url names its address.",
-        "de": "Der Datenordner ist in Benutzung. Ist es ein Gateway, nennt --url seine Adresse. ({error})",
+        "de": "{error} Ist es ein Gateway, nennt --url seine Adresse.",
     },
     "note": {"en": "Note: {note}", "de": "Hinweis: {note}"},
 }
@@ -130,7 +130,7 @@ def pull(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch a model from the hub, with all its parts and its projector. Ctrl-C pauses it."""
+    """Fetch a model from the hub, with all its parts and its projector. Ctrl+C pauses it."""
     with _told():
         source = open_source(url, key, data)
         try:
@@ -143,7 +143,7 @@ def pull(
         if as_json:
             print_json(download)
         if download.status == "failed":
-            text.fail("pull_failed", model=download.model, error=download.error or "")
+            text.fail("pull_failed", model=download.model, error=explain_text(download.error or ""))
         if download.status != "done":
             text.fail("pull_ended", model=download.model)
         if not as_json:
@@ -262,7 +262,7 @@ def remove(
         known = names_of(source.list_models()).get(name)
         if known is None:
             text.fail("unknown", model=name)
-        if not yes and not typer.confirm(text("really", file=known.path), err=True):
+        if not yes and not confirmed(text("really", file=known.path)):
             text.fail("kept")
         source.remove(known.path)
         text.say("deleted", file=known.path)
@@ -363,21 +363,15 @@ def _told() -> Iterator[None]:
     try:
         yield
     except GatewayTrouble as trouble:
-        _fail(_wording(trouble))
+        _fail(explain_trouble(trouble, refused=False))
     except GatewayError as error:
         _fail(explain(error))
     except FolderInUse as error:
-        _fail(text("in_use", error=str(error)))
+        _fail(text("in_use", error=explain_text(str(error))))
     except StorageRefused as error:
-        _fail(str(error))
+        _fail(explain_text(str(error)))
 
 
 def _fail(message: str) -> NoReturn:
     typer.echo(visible(message), err=True)
     raise typer.Exit(1) from None
-
-
-def _wording(trouble: GatewayTrouble) -> str:
-    if trouble.key != "chat.refused":
-        return shared_text(trouble.key, **trouble.values)
-    return explain_code(trouble.code, str(trouble.values["message"]))

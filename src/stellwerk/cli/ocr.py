@@ -25,6 +25,7 @@ from stellwerk.cli.client_access import (
 from stellwerk.cli.data import Data
 from stellwerk.cli.job_progress import Show, watched
 from stellwerk.cli.job_view import print_text
+from stellwerk.cli.refusals import explain_text
 from stellwerk.cli.tables import Wording, print_json
 from stellwerk.client.async_client import AsyncClient
 from stellwerk.client.client import Priority
@@ -185,7 +186,7 @@ def _document(file: str) -> Document:
                 found = opened.read(_MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise _Unreadable(text("unreadable", file=file, reason=reason)) from None
+        raise _Unreadable(text("unreadable", file=file, reason=explain_text(reason))) from None
     if len(found) > _MOST_BYTES:
         raise _Unreadable(text("too_large", file=file, most=_MOST_BYTES >> 20))
     return found
@@ -232,7 +233,7 @@ def _write_all(good: Sequence[tuple[str, Reading]], form: Form, to: Path) -> int
             text.say("exists", file=str(target))
             worst = 1
         except OSError as error:
-            text.say("unwritable", file=str(target), reason=error.strerror or str(error))
+            text.say("unwritable", file=str(target), reason=explain_text(error.strerror or str(error)))
             worst = 1
     return worst
 

@@ -10,7 +10,8 @@ import msgspec
 import typer
 
 from stellwerk.cli.gateway_client import SILENCE_SECONDS, GatewayClient, GatewayTrouble
-from stellwerk.cli.language import text
+from stellwerk.cli.language import decimal, text
+from stellwerk.cli.refusals import explain_trouble
 from stellwerk.core.clock import SystemClock
 
 _MOST_MEBIBYTES = 4
@@ -108,7 +109,9 @@ def answer(client: GatewayClient, question: Question, *, as_json: bool, notes: b
     elif failure is not None:
         report(failure)
     elif notes:
-        typer.echo(text("ask.answered", model=question.model, seconds=f"{seconds:.1f}").translate(_HARMLESS), err=True)
+        typer.echo(
+            text("ask.answered", model=question.model, seconds=decimal(seconds, 1)).translate(_HARMLESS), err=True
+        )
     return failure is None
 
 
@@ -125,7 +128,7 @@ def _print_exchange(
             timestamp=moment_of_asking.isoformat() if moment_of_asking else "",
             prompt=question.prompt,
             response=response,
-            error="" if failure is None else text(failure.key, **failure.values),
+            error="" if failure is None else explain_trouble(failure),
             duration_ms=round(seconds * 1000),
         )
     )
@@ -133,7 +136,7 @@ def _print_exchange(
 
 def report(trouble: GatewayTrouble) -> None:
     """On standard error, with nothing in it that steers a terminal."""
-    typer.echo(text(trouble.key, **trouble.values).translate(_HARMLESS), err=True)
+    typer.echo(explain_trouble(trouble).translate(_HARMLESS), err=True)
 
 
 def _shown(piece: str) -> str:

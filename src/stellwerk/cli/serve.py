@@ -23,6 +23,7 @@ from stellwerk.auth.tokens import WeakKey, check_chosen_key
 from stellwerk.cli.language import text
 from stellwerk.cli.listener_view import describe_listeners
 from stellwerk.cli.own_address import local_url
+from stellwerk.cli.refusals import explain_text
 from stellwerk.cli.shell_process import ShellProcess
 from stellwerk.config.reading import data_folder, find, load
 from stellwerk.core.errors import Unavailable
@@ -63,7 +64,7 @@ def serve(
     try:
         store = Store(folder, keep_admin_key_in=_admin_key_file(folder), admin_key=chosen)
     except (StorageRefused, Unavailable, OSError) as error:
-        typer.echo(str(error), err=True)
+        typer.echo(explain_text(str(error)), err=True)
         raise typer.Exit(_EX_CONFIG) from None
     shell = ShellProcess(folder, environ, file) if with_shell else None
     logs = start_logs(log_settings(settings), sys.stderr if shell is None else shell.log_stream(sys.stderr))
@@ -77,11 +78,11 @@ def serve(
         application = Application(settings, store=store, data=folder, config_file=file, environ=environ, logs=logs)
         _run(application.run(announce))
     except (StorageRefused, Unavailable) as error:
-        typer.echo(str(error), err=True)
+        typer.echo(explain_text(str(error)), err=True)
         raise typer.Exit(_EX_CONFIG) from None
     except OSError as error:
         listen = settings.listen
-        reason = error.strerror or type(error).__name__
+        reason = explain_text(error.strerror or type(error).__name__)
         typer.echo(text("serve.cannot_listen", host=listen.host, port=listen.port, reason=reason), err=True)
         raise typer.Exit(1) from None
     finally:
@@ -102,7 +103,7 @@ def _chosen_admin_key(environ: Mapping[str, str]) -> Secret | None:
     try:
         check_chosen_key(key)
     except WeakKey as error:
-        typer.echo(str(error), err=True)
+        typer.echo(explain_text(str(error)), err=True)
         raise typer.Exit(_EX_CONFIG) from None
     return key
 

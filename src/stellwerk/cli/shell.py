@@ -65,6 +65,14 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
     "about_deletewebhook": {"en": "Delete a webhook", "de": "einen Webhook löschen"},
     "about_listwebhooks": {"en": "List all webhooks", "de": "alle Webhooks zeigen"},
     "about_help": {"en": "Show available commands", "de": "diese Befehle zeigen"},
+    "arguments_generatekeys": {"en": "<count>", "de": "<Anzahl>"},
+    "arguments_removekey": {"en": "<key>", "de": "<Schlüssel>"},
+    "arguments_setlimit": {"en": "<key> <requests per minute>", "de": "<Schlüssel> <Anfragen je Minute>"},
+    "arguments_enablekey": {"en": "<key>", "de": "<Schlüssel>"},
+    "arguments_disablekey": {"en": "<key>", "de": "<Schlüssel>"},
+    "arguments_describe": {"en": "<key> <text>", "de": "<Schlüssel> <Text>"},
+    "arguments_addwebhook": {"en": "<url>", "de": "<URL>"},
+    "arguments_deletewebhook": {"en": "<id>", "de": "<Nummer>"},
     "about_exit": {"en": "Exit the program", "de": "das Programm beenden"},
 }
 text = Wording(TEXTS)
@@ -75,7 +83,6 @@ app = typer.Typer(add_completion=False)
 class Command(msgspec.Struct, frozen=True):
     run: Callable[[Sequence[str]], None]
     """Takes the words after the command."""
-    arguments: str = ""
     words: int = 0
     """How many words it takes."""
     open_ended: bool = False
@@ -92,15 +99,15 @@ class Shell:
         self._folder = folder
         self._commands: Mapping[str, Command] = {
             "generatekey": Command(keys.generate),
-            "generatekeys": Command(keys.generate_several, "<count>", 1),
+            "generatekeys": Command(keys.generate_several, 1),
             "listkeys": Command(keys.list_all),
-            "removekey": Command(keys.remove, "<key>", 1, complete=keys.ids),
-            "setlimit": Command(keys.limit, "<key> <requests per minute>", 2, complete=keys.ids),
-            "enablekey": Command(keys.enable, "<key>", 1, complete=keys.ids),
-            "disablekey": Command(keys.disable, "<key>", 1, complete=keys.ids),
-            "describe": Command(keys.describe, "<key> <text>", 2, open_ended=True, complete=keys.ids),
-            "addwebhook": Command(webhooks.add, "<url>", 1),
-            "deletewebhook": Command(webhooks.delete, "<id>", 1, complete=webhooks.ids),
+            "removekey": Command(keys.remove, 1, complete=keys.ids),
+            "setlimit": Command(keys.limit, 2, complete=keys.ids),
+            "enablekey": Command(keys.enable, 1, complete=keys.ids),
+            "disablekey": Command(keys.disable, 1, complete=keys.ids),
+            "describe": Command(keys.describe, 2, open_ended=True, complete=keys.ids),
+            "addwebhook": Command(webhooks.add, 1),
+            "deletewebhook": Command(webhooks.delete, 1, complete=webhooks.ids),
             "listwebhooks": Command(webhooks.list_all),
             "help": Command(self._help),
             "exit": Command(_leave),
@@ -148,7 +155,7 @@ class Shell:
                 near = get_close_matches(name, self._commands, 1)
                 text.fail("unknown_near" if near else "unknown", near=near[0] if near else "")
             if len(words) < command.words or (len(words) > command.words and not command.open_ended):
-                text.fail("usage", usage=f"{name} {command.arguments}".rstrip())
+                text.fail("usage", usage=self._usage(name))
             command.run(words)
         except typer.Exit:
             # It has been said what is wrong.
@@ -161,11 +168,14 @@ class Shell:
             report(error)
 
     def _help(self, _: Sequence[str]) -> None:
-        usages = {name: f"{name} {command.arguments}".rstrip() for name, command in self._commands.items()}
+        usages = {name: self._usage(name) for name in self._commands}
         width = max(map(len, usages.values()))
         typer.echo(text("commands"))
         for name, usage in usages.items():
             typer.echo(f"  {usage:{width}}  {text(f'about_{name}')}")
+
+    def _usage(self, name: str) -> str:
+        return f"{name} {text(f'arguments_{name}')}" if self._commands[name].words else name
 
     def _is_harmless(self, line: str) -> bool:
         """Whether it may stand in a file: keys do not, addresses that hold a receiver's password neither."""

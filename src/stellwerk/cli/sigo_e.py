@@ -32,7 +32,7 @@ FLAGS = (
          f"das Modell ({DEFAULT_MODEL}; ein lokales, wo es das nicht gibt)"),
     Flag("s", str, "go on with the session of this name", "die Sitzung dieses Namens fortsetzen"),
     Flag("n", int, "the most tokens of the answer (0: as many as the model writes)",
-         "höchstens so viele Token in der Antwort (0: so viele, wie das Modell schreibt)"),
+         "höchstens so viele Tokens in der Antwort (0: so viele, wie das Modell schreibt)"),
     Flag("T", float, "temperature (-1: the model's own)", "Temperatur (-1: die des Modells)"),
     Flag("t", int, f"seconds for all attempts together ({DEFAULT_SECONDS})",
          f"Sekunden für alle Versuche zusammen ({DEFAULT_SECONDS})"),

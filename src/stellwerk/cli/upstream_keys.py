@@ -16,7 +16,7 @@ from stellwerk.cli.gateway_client import GatewayClient, GatewayTrouble
 from stellwerk.cli.own_address import own_url
 from stellwerk.cli.question import report
 from stellwerk.cli.tables import NOTHING, Column, Wording, print_json, print_table
-from stellwerk.config.reading import data_folder, find, load_beside
+from stellwerk.config.reading import data_folder
 from stellwerk.core.clock import SystemClock
 from stellwerk.core.errors import Unavailable
 from stellwerk.core.secrets import Secret
@@ -36,9 +36,9 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
     "column_retry": {"en": "back in", "de": "zurück in"},
     "column_reason": {"en": "reason", "de": "Grund"},
     "column_requests_hour": {"en": "requests this hour", "de": "Anfragen diese Stunde"},
-    "column_tokens_hour": {"en": "tokens this hour", "de": "Token diese Stunde"},
+    "column_tokens_hour": {"en": "tokens this hour", "de": "Tokens diese Stunde"},
     "column_requests_day": {"en": "requests 24 h", "de": "Anfragen 24 h"},
-    "column_tokens_day": {"en": "tokens 24 h", "de": "Token 24 h"},
+    "column_tokens_day": {"en": "tokens 24 h", "de": "Tokens 24 h"},
     "ready": {"en": "ready", "de": "bereit"},
     "cooling": {"en": "cooling", "de": "pausiert"},
     "parked": {"en": "parked", "de": "stillgelegt"},
@@ -105,8 +105,7 @@ def upstream_keys(
 ) -> None:
     """Show the state of every key for an upstream: ready, cooling until it comes back, or parked."""
     if url is None:
-        folder = data_folder(data, os.environ)
-        url = own_url(load_beside(find(None, os.environ, folder), os.environ))
+        url = own_url(data, os.environ)
     try:
         states = read_states(url, _candidates(key, url, data, os.environ))
     except GatewayTrouble as trouble:

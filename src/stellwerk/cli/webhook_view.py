@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stellwerk.cli.language import language
-from stellwerk.cli.refusals import GERMAN
 from stellwerk.cli.tables import NOTHING, Column, Wording, local_time, moment, print_table
+from stellwerk.tui.refusals import BY_CODE
 from stellwerk.webhooks.outbox import Delivery
 from stellwerk.webhooks.subscriptions import Subscription
 
@@ -121,7 +121,7 @@ def explain_failure(reason: str) -> str:
     if answered is not None:
         return f"Der Empfänger hat mit {answered[1]} geantwortet."
     # Of a URL that is refused only now there are as many words as there are ways to write one.
-    return FAILURES.get(reason) or (GERMAN["url_refused"] if reason.startswith("The URL ") else reason)
+    return FAILURES.get(reason) or (BY_CODE["url_refused"] if reason.startswith("The URL ") else reason)
 
 
 def _delivery_cells(delivery: Delivery) -> list[str]:

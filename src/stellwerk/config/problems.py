@@ -48,6 +48,11 @@ MESSAGES: Mapping[str, str] = {
     "url_userinfo": "the address must not hold a user or password; a key belongs into api_key",
     "url_query": "the address must not hold a query or fragment",
     "url_path": "an origin is scheme, host and port, without a path",
+    "origin_form": "{origin} is not an origin such as https://app.example.org, http://localhost:3000 or "
+    "chrome-extension://abcdefghijklmnop",
+    "origin_port": "browsers leave the usual port of a scheme out: write {origin} without its port",
+    "origin_wildcard": "{origin} is not one origin: * stands alone for every page, any other is written out",
+    "origin_null": "null cannot be allowed: every file and every sandboxed frame has this origin",
     "url_characters": "the address holds blanks or characters outside ASCII",
     "unknown_vendor": "no vendor is called {name}; an upstream of your own needs base_url",
     "unknown_vendor_near": "no vendor is called {name}; did you mean {near}? An upstream of your own needs base_url",

@@ -13,6 +13,7 @@ from stellwerk.config.models import PublicModel
 from stellwerk.config.problems import Value
 from stellwerk.config.settings import Config, Listen, Provider
 from stellwerk.core.secrets import Secret
+from stellwerk.core.web_origin import NotAnOrigin, read_origin
 
 _VISIBLE = re.compile(r"[!-~]*")
 _PRINTABLE = re.compile(r"[ -~]*")
@@ -44,6 +45,7 @@ def breaches(config: Config, vendors: Collection[str] | None) -> Iterator[Breach
     yield from _listening(config.listen, config.ollama_cloud_proxy.host, "ollama_cloud_proxy")
     yield from _listening(config.listen, config.ai_gateway.host, "ai_gateway")
     yield from _networks(config.listen.trusted_proxies, "listen", "trusted_proxies")
+    yield from _cors(config.listen)
     yield from _sigorest(config.sigorest)
     if config.guard.target_bytes > config.guard.head_bytes:
         yield _breach("guard", "target_bytes", code="target_past_head")
@@ -87,6 +89,16 @@ def _networks(texts: Collection[str], *path: str) -> Iterator[Breach]:
             ipaddress.ip_network(text)
         except ValueError:
             yield _breach(*path, index, code="not_a_network", network=text)
+
+
+def _cors(listen: Listen) -> Iterator[Breach]:
+    for index, text in enumerate(listen.cors_origins):
+        if text == "*":
+            continue
+        try:
+            read_origin(text)
+        except NotAnOrigin as error:
+            yield _breach("listen", "cors_origins", index, code=error.code, origin=text)
 
 
 def _sigorest(sigorest: SigoRest) -> Iterator[Breach]:

@@ -24,6 +24,7 @@ from stellwerk.config.value_types import (
     TargetName,
     Tokens,
     Url,
+    WebOrigin,
 )
 from stellwerk.core.secrets import Secret
 
@@ -57,6 +58,16 @@ class Listen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "limits, IP rules and the audit log see the client's address and not the proxy's.",
             max_length=64,
             examples=[["127.0.0.1", "10.0.0.0/8"]],
+        ),
+    ] = ()
+    cors_origins: Annotated[
+        tuple[WebOrigin, ...],
+        Meta(
+            description="Origins whose web pages and browser extensions may call the gateway from a browser, each as "
+            "scheme://host or scheme://host:port. On listeners that need no key they need none either. A single * is "
+            "every page that shows a key.",
+            max_length=64,
+            examples=[["https://app.example.org", "http://localhost:3000"]],
         ),
     ] = ()
 

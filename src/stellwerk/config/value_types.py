@@ -21,6 +21,7 @@ FilePath = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]{1,4096}$", extra={"form":
 Network = Annotated[str, Meta(pattern=r"^[0-9A-Fa-f:.]{2,45}(/[0-9]{1,3})?$", extra={"form": "network"})]
 Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}$", extra={"form": "currency"})]
 Url = Annotated[str, Meta(max_length=2048)]
+WebOrigin = Annotated[str, Meta(max_length=300)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Bytes = Annotated[int, Meta(ge=1024, le=1 << 30)]

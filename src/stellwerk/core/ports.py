@@ -50,6 +50,8 @@ class Provider(Protocol):
     """One upstream: it knows its address, its credentials and its wires."""
 
     name: str
+    images_as_data: bool
+    """It takes images in the request alone: it cannot fetch them, or must not be made to."""
 
     def wire(self, operation: Operation, preferred: Wire) -> Wire | None:
         """The wire in which it takes this operation; None when it cannot do it at all.

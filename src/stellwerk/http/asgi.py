@@ -5,10 +5,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from stellwerk.core.clock import Clock
-from stellwerk.core.errors import GatewayError, MethodNotAllowed, NotFound, TooLarge
+from stellwerk.core.errors import GatewayError, NotFound, TooLarge
+from stellwerk.http.cors import NOBODY, PREFLIGHT, Cors, Origins
 from stellwerk.http.exchange import Flow, Headers
 from stellwerk.http.listener import RenderError
-from stellwerk.http.router import Handler, Router
+from stellwerk.http.router import Handler, Router, choose
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -31,6 +32,8 @@ class AsgiExchange:
         self.received = clock.monotonic()
         self.started = False
         self.closed = False
+        self.more_headers: Headers = ()
+        """Of the answer, beside those that the handler gives it."""
         self._messages: list[dict[str, Any]] = []
         self._waiting = 0
         self._more = asyncio.Event()
@@ -39,7 +42,8 @@ class AsgiExchange:
         self.broken = False
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        self._start(status, (*headers, (b"content-length", b"%d" % len(body))))
+        # A 204 has no length: RFC 9110, 8.6.
+        self._start(status, (*headers, (b"content-length", b"%d" % len(body))) if status != 204 else headers)
         self._put(body, more=False)
 
     def start(self, status: int, headers: Headers) -> None:
@@ -49,7 +53,9 @@ class AsgiExchange:
         if self.closed:
             return
         self.started = True
-        self._messages.append({"type": "http.response.start", "status": status, "headers": list(headers)})
+        self._messages.append(
+            {"type": "http.response.start", "status": status, "headers": [*headers, *self.more_headers]}
+        )
         self._more.set()
 
     def write(self, data: bytes) -> None:
@@ -99,8 +105,17 @@ class AsgiApplication:
     An answer that breaks off leaves the ASGI body open: the server then closes the connection, which tells the client.
     """
 
-    def __init__(self, router: Router, render_error: RenderError, clock: Clock, body_bytes: int) -> None:
+    def __init__(
+        self,
+        router: Router,
+        render_error: RenderError,
+        clock: Clock,
+        body_bytes: int,
+        origins: Origins = NOBODY,
+    ) -> None:
+        """`origins` are whose pages may read answers in a browser."""
         self._router = router
+        self._cors = Cors(origins, router)
         self._render_error = render_error
         self._clock = clock
         self._body_bytes = body_bytes
@@ -121,26 +136,34 @@ class AsgiApplication:
         try:
             if body is None:
                 return
-            handler = self._find(exchange) if len(body) <= self._body_bytes else TooLarge("The body is too large.")
-            if isinstance(handler, GatewayError):
-                exchange.respond(*self._render_error(handler, exchange.path))
+            try:
+                only_asks = self._meet_page(exchange)
+                if len(body) > self._body_bytes:
+                    raise TooLarge("The body is too large.")
+                handler = self._find(exchange, only_asks=only_asks)
+            except GatewayError as error:
+                exchange.respond(*self._render_error(error, exchange.path))
             else:
                 await _run(handler, exchange, receive)
             await sending
         finally:
             sending.cancel()
 
-    def _find(self, exchange: AsgiExchange) -> Handler | GatewayError:
-        methods = self._router.find(exchange.path)
+    def _meet_page(self, exchange: AsgiExchange) -> bool:
+        """Whether a browser only asks what a page of another site may do."""
+        exchange.more_headers = self._cors.headers
+        if b"origin" not in exchange.headers:
+            return False
+        told, only_asks = self._cors.meet(exchange.method, exchange.path.encode("latin-1"), exchange.headers)
+        exchange.more_headers += told
+        return only_asks
+
+    def _find(self, exchange: AsgiExchange, *, only_asks: bool) -> Handler:
+        """Raises NotFound and MethodNotAllowed."""
+        methods = PREFLIGHT if only_asks else self._router.find(exchange.path)
         if methods is None:
-            return NotFound(f"There is nothing at {exchange.method} {exchange.path}.", code="unknown_url")
-        handler = methods.get(exchange.method)
-        if handler is None:
-            allowed = ", ".join(sorted(methods))
-            return MethodNotAllowed(
-                f"{exchange.method} is not allowed here; use {allowed}.", headers=((b"allow", allowed.encode()),)
-            )
-        return handler
+            raise NotFound(f"There is nothing at {exchange.method} {exchange.path}.", code="unknown_url")
+        return choose(methods, exchange.method)
 
 
 def join_headers(fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -5,7 +5,7 @@ Pure decisions; the server protocol carries them out.
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import msgspec
 
@@ -106,14 +106,7 @@ class Guard:
             self._known_hosts.add(host)
 
     def _is_allowed(self, name: str) -> bool:
-        # An address cannot be the victim of DNS rebinding: that attack needs a name which the attacker controls.
-        if name == "localhost" or name.endswith(".localhost") or name in self._names or "*" in self._names:
-            return True
-        try:
-            ipaddress.ip_address(name.strip("[]"))
-        except ValueError:
-            return False
-        return True
+        return name in self._names or "*" in self._names or _is_nobodys(name)
 
     def check_body(self, headers: Mapping[bytes, bytes]) -> int | None:
         """The announced length of the body, None when it comes in chunks. Raises what an unfit body deserves."""
@@ -140,6 +133,29 @@ class Guard:
             f"The request body is larger than {self.settings.body_bytes} bytes. "
             "The limit is `guard.body_bytes` in the gateway's configuration."
         )
+
+
+def asks_by_name_of(host: bytes | None, names: Container[str]) -> bool:
+    """Whether a Host header carries one of the names, or what no DNS rebinding can bring here.
+
+    Without any, it is no browser that asks.
+    """
+    if host is None:
+        return True
+    match = _HOST.fullmatch(host.decode("latin-1"))
+    name = match["name"].lower().rstrip(".") if match is not None else ""
+    return name in names or _is_nobodys(name)
+
+
+def _is_nobodys(name: str) -> bool:
+    """Whether no attacker can control a name: DNS rebinding needs one that does, so an address cannot be its victim."""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _check_version(version: str, headers: Mapping[bytes, bytes]) -> None:

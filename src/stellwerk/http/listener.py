@@ -6,6 +6,7 @@ from typing import Protocol
 
 from stellwerk.core.clock import Clock
 from stellwerk.core.errors import GatewayError
+from stellwerk.http.cors import NOBODY, Cors, Origins
 from stellwerk.http.exchange import Headers
 from stellwerk.http.guard import Guard
 from stellwerk.http.router import Router
@@ -35,8 +36,19 @@ class Connection(Protocol):
 class Listener:
     """Routes, guard and open connections of one socket; `sweep` is its only timer."""
 
-    def __init__(self, *, router: Router, guard: Guard, render_error: RenderError, watch: Watch, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        router: Router,
+        guard: Guard,
+        render_error: RenderError,
+        watch: Watch,
+        clock: Clock,
+        origins: Origins = NOBODY,
+    ) -> None:
+        """`origins` are whose pages may read answers in a browser."""
         self.router = router
+        self.cors = Cors(origins, router)
         self.guard = guard
         self.render_error = render_error
         self.watch = watch
@@ -44,7 +56,8 @@ class Listener:
         self.connections: set[Connection] = set()
         self.now = clock.monotonic()
         """Monotonic seconds at the last sweep; near enough for deadlines of whole seconds."""
-        self.date = _date_line(clock.now())
+        self.lines = self._write_lines()
+        """Of the head of every answer."""
         self.draining = False
 
     def drain(self) -> None:
@@ -56,7 +69,7 @@ class Listener:
     def sweep(self) -> None:
         """Ends what has taken too long. Called about twice a second: one timer for all connections."""
         self.now = now = self.clock.monotonic()
-        self.date = _date_line(self.clock.now())
+        self.lines = self._write_lines()
         for connection in list(self.connections):
             connection.check_deadline(now)
 
@@ -65,7 +78,7 @@ class Listener:
         for connection in list(self.connections):
             connection.abort()
 
-
-def _date_line(now: float) -> bytes:
-    """The header that RFC 9110, 6.6.1 asks of every server that has a clock."""
-    return b"date: %b\r\n" % formatdate(now, usegmt=True).encode("ascii")
+    def _write_lines(self) -> bytes:
+        # RFC 9110, 6.6.1 asks every server that has a clock for the date.
+        date = formatdate(self.clock.now(), usegmt=True).encode("ascii")
+        return b"".join(b"%b: %b\r\n" % field for field in ((b"date", date), *self.cors.headers))

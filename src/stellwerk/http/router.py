@@ -1,13 +1,17 @@
 """Which handler takes a request: exact paths by one dictionary lookup, then templates, then a few prefixes."""
 
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from stellwerk.core.principal import Access
+from stellwerk.core.errors import MethodNotAllowed
+from stellwerk.core.principal import Access, Role
 from stellwerk.http.exchange import Exchange
 
 Handler = Callable[[Exchange], Awaitable[None]]
+
+_OWN_PAGES = ("/admin/", "/auth/", "/user/")
+"""Where people log in, change what is theirs, and run the gateway."""
 
 
 class Route(NamedTuple):
@@ -27,6 +31,7 @@ class Router:
         self._exact: dict[str, dict[str, Handler]] = {}
         self._templates: dict[int, list[tuple[str, re.Pattern[str], dict[str, Handler]]]] = {}
         self._prefixes: list[tuple[str, dict[str, Handler]]] = []
+        self._administrative: set[Handler] = set()
 
     def add(self, route: Route) -> None:
         """Registers a route. Raises ValueError when method and path are taken."""
@@ -37,6 +42,8 @@ class Router:
         if route.method == "GET":
             methods.setdefault("HEAD", route.handler)
         self._routes.append(route)
+        if route.access and Role.USER not in route.access:
+            self._administrative.add(route.handler)
 
     def _methods_of(self, path: str) -> dict[str, Handler]:
         if "{" not in path:
@@ -73,8 +80,24 @@ class Router:
                 return methods
         return None
 
+    def is_same_origin_only(self, path: str, method: str) -> bool:
+        """Whether no page of another site gets leave there: logins, and what users may not do at all."""
+        if path.startswith(_OWN_PAGES):
+            return True
+        methods = self.find(path)
+        return methods is not None and methods.get(method) in self._administrative
+
     def __iter__(self) -> Iterator[Route]:
         return iter(self._routes)
+
+
+def choose(methods: Mapping[str, Handler], method: str) -> Handler:
+    """The handler of a method among those of a path. Raises MethodNotAllowed."""
+    handler = methods.get(method)
+    if handler is None:
+        allowed = ", ".join(sorted(methods))
+        raise MethodNotAllowed(f"{method} is not allowed here; use {allowed}.", headers=((b"allow", allowed.encode()),))
+    return handler
 
 
 def compile_template(path: str) -> re.Pattern[str]:

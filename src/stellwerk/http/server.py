@@ -16,17 +16,17 @@ from stellwerk.core.errors import (
     BadRequest,
     GatewayError,
     HeaderTooLarge,
-    MethodNotAllowed,
     RequestTimeout,
     Unavailable,
 )
-from stellwerk.http.exchange import Flow
+from stellwerk.http.cors import PREFLIGHT
+from stellwerk.http.exchange import Flow, Headers
 from stellwerk.http.guard import GuardSettings, check_path, join_fields
 from stellwerk.http.listener import Listener
 from stellwerk.http.passed_requests import PassedRequests
 from stellwerk.http.peer import client_address
 from stellwerk.http.request_parser import InvalidRequest, RequestParser
-from stellwerk.http.router import Handler
+from stellwerk.http.router import Handler, choose
 from stellwerk.http.server_exchange import ServerExchange, write_head
 
 _NEVER = float("inf")
@@ -59,6 +59,7 @@ class ServerProtocol(asyncio.Protocol):
         """The settings under which the peer may be here; they can be replaced while the connection stays."""
         self.keep_alive = True
         self.version = "1.1"
+        self.page_headers: Headers = ()
         self._parser = RequestParser()
         self._buffer = b""
         self._read = self._read_head
@@ -174,27 +175,24 @@ class ServerProtocol(asyncio.Protocol):
         if len(headers) != fields:
             headers = join_fields(parser.head)
         self.version = parser.version
+        only_asks = False
+        if b"origin" in headers:
+            self.page_headers, only_asks = self.listener.cors.meet(parser.method, parser.target, headers)
         self.guard.check_head(parser.target, self.version, headers, fields)
         self.keep_alive = parser.keep_alive
         path, _, query = parser.target.partition(b"?")
         exchange = ServerExchange(self, parser.method, path.decode("latin-1"), query, headers)
         if trusted := self.guard.settings.trusted_proxies:
             exchange.peer = client_address(self.peer, headers.get(b"x-forwarded-for"), trusted)
-        methods = None if upgrade else self.listener.router.find(exchange.path)
-        if methods is None:
+        methods = PREFLIGHT if only_asks else self.listener.router.find(exchange.path)
+        if methods is None or upgrade:
             check_path(path)
             if upgrade and (b"content-length" in headers or b"transfer-encoding" in headers):
                 # After an offer of WebSocket the next reader would take the body for another request.
                 raise BadRequest("A WebSocket handshake has no body.", code="invalid_http")
             self._pass_on(parser.head, rest, headers)
             return
-        handler = methods.get(exchange.method)
-        if handler is None:
-            allowed = ", ".join(sorted(methods))
-            raise MethodNotAllowed(
-                f"{exchange.method} is not allowed here; use {allowed}.", headers=((b"allow", allowed.encode()),)
-            )
-        self._handler = handler
+        self._handler = choose(methods, exchange.method)
         self._exchange = exchange
         self._begin_body(headers, rest)
 
@@ -270,6 +268,7 @@ class ServerProtocol(asyncio.Protocol):
         self._source = None
         self._exchange = None
         self._task = None
+        self.page_headers = ()
         if not self.keep_alive or self.listener.draining or self._left or self.transport.is_closing():
             # With a body still on the way the next request could not be told from its rest.
             self.transport.close()
@@ -343,8 +342,10 @@ class ServerProtocol(asyncio.Protocol):
         self.keep_alive = False
         path = self._parser.target.partition(b"?")[0].decode("latin-1")
         status, headers, body = self.listener.render_error(error, path)
-        lines = self.listener.date + b"content-length: %d\r\nconnection: close\r\n" % len(body)
-        self.transport.write(write_head(status, headers, lines) + (b"" if without_body else body))
+        lines = self.listener.lines + b"content-length: %d\r\nconnection: close\r\n" % len(body)
+        self.transport.write(
+            write_head(status, (*headers, *self.page_headers), lines) + (b"" if without_body else body)
+        )
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._read = self._drop

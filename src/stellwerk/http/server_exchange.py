@@ -21,6 +21,8 @@ class ServerConnection(Protocol):
     peer: str
     version: str
     keep_alive: bool
+    page_headers: Headers
+    """What the present answer tells the page of another site."""
 
     def answered(self) -> None: ...
 
@@ -73,7 +75,8 @@ class ServerExchange:
             return
         self.started = True
         content = b"" if self.method == "HEAD" else body
-        self._write_head(status, headers, b"content-length: %d\r\n" % len(body), content)
+        # A 204 has no length: RFC 9110, 8.6.
+        self._write_head(status, headers, b"content-length: %d\r\n" % len(body) if status != 204 else b"", content)
         self._finish()
 
     def start(self, status: int, headers: Headers) -> None:
@@ -88,7 +91,9 @@ class ServerExchange:
 
     def _write_head(self, status: int, headers: Headers, framing: bytes, body: bytes = b"") -> None:
         connection = self._connection
-        lines = connection.listener.date + framing
+        lines = connection.listener.lines + framing
+        if connection.page_headers:
+            headers = (*headers, *connection.page_headers)
         if not connection.keep_alive:
             lines += b"connection: close\r\n"
         self._transport.write(write_head(status, headers, lines) + body)

@@ -32,6 +32,10 @@ class ConnectionDied(UpstreamError):
     """The connection ended before a single byte of the answer: nothing is known of the request's fate."""
 
 
+class AnswerTooLarge(UpstreamBroken):
+    """The answer has more bytes than its settings allow; what comes is not read any more."""
+
+
 class Answer:
     """An upstream's answer; fills the port `UpstreamAnswer`. Made by `UpstreamConnection.request`."""
 
@@ -92,6 +96,8 @@ class Answer:
         while not self._ended and self._error is None:
             await self._wait()
         if self._error is not None:
+            # Nobody wants half a body, and the error that leads to this object may be kept for long.
+            self._parts = []
             raise self._error
         return self._take()
 
@@ -193,7 +199,7 @@ class Answer:
         self._parts.append(data)
         self._size += len(data)
         if self._size > self._settings.response_bytes:
-            self.fail(UpstreamBroken("The upstream's answer is too large.", may_fall_back=True))
+            self.fail(AnswerTooLarge("The upstream's answer is too large.", may_fall_back=True))
         else:
             self._wake()
 

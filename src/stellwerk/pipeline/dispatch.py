@@ -20,6 +20,8 @@ from stellwerk.core.errors import (
 from stellwerk.core.plan import Plan, Target
 from stellwerk.core.ports import Meter, Provider, Reply
 from stellwerk.limits.gate import Gate
+from stellwerk.pipeline.image_links import find_image_links
+from stellwerk.pipeline.images import FetchedImages, Images
 from stellwerk.pipeline.meter import CallMeter
 from stellwerk.routing.breaker import Breakers, Probe
 from stellwerk.routing.choice import Traffic
@@ -55,9 +57,10 @@ class Dispatch:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         gate: Callable[[Target], Gate | None] = lambda _: None,
         traffic: Traffic | None = None,
+        images: Images | None = None,
     ) -> None:
         """`attempts` are the most for one call, over all of its targets. `gate` is where the calls of a target wait for
-        their turn; `traffic` is told of each that is running."""
+        their turn; `traffic` is told of each that is running; `images` fetches those that a provider does not."""
         self.providers = providers
         self._watch = watch
         self.attempts = attempts
@@ -66,6 +69,7 @@ class Dispatch:
         self._sleep = sleep
         self._gate = gate
         self._traffic = traffic or Traffic(clock)
+        self._images = images
 
     async def run(self, call: Call, plan: Plan, reply: Reply, meter: CallMeter) -> None:
         """Raises the error of the last attempt when none brought an answer.
@@ -132,12 +136,20 @@ class Dispatch:
         """One attempt. Returns the error when another attempt may follow, and raises it when none may."""
         breakers = self._breakers
         meter.attempt(target)
+        fetched = None
         try:
+            provider = self.providers.get(target.provider)
+            if provider is None:
+                raise Unavailable("This model's provider is not available at the moment.", may_fall_back=True)
+            images = self._images
+            if provider.images_as_data and images is not None and (links := find_image_links(call)):
+                # Before its turn comes: a slow server elsewhere must not keep a model from working.
+                fetched = await images.fetch(call, target, links)
             gate = self._gate(target)
             if gate is not None:
                 await gate.enter(call)
             try:
-                await self._ask(call, target, probe, reply, meter)
+                await self._ask(call, target, provider, fetched, probe, reply, meter)
             finally:
                 if gate is not None:
                     gate.leave()
@@ -152,13 +164,22 @@ class Dispatch:
         except BaseException:
             breakers.gave_up(target, probe)
             raise
+        finally:
+            if fetched is not None:
+                fetched.release()
         breakers.succeeded(target, probe)
         return None
 
-    async def _ask(self, call: Call, target: Target, probe: Probe, reply: Reply, meter: CallMeter) -> None:
-        provider = self.providers.get(target.provider)
-        if provider is None:
-            raise Unavailable("This model's provider is not available at the moment.", may_fall_back=True)
+    async def _ask(
+        self,
+        call: Call,
+        target: Target,
+        provider: Provider,
+        fetched: FetchedImages | None,
+        probe: Probe,
+        reply: Reply,
+        meter: CallMeter,
+    ) -> None:
         wire = provider.wire(call.operation, call.wire)
         if wire is None:
             raise BadRequest(
@@ -171,7 +192,12 @@ class Dispatch:
         if traffic is not None:
             traffic.begin(target)
         try:
-            answer = await provider.send(call, target, wire, reply.fields(wire))
+            if fetched is None:
+                answer = await provider.send(call, target, wire, reply.fields(wire))
+            else:
+                answer = await provider.send(call, target, wire, fetched.fields)
+                # The upstream has them.
+                fetched.release()
             meter.upstream_key = answer.key
             try:
                 if wire is call.wire:

@@ -1,7 +1,8 @@
 """What an engine must not be asked: it trusts a request more than a server may that strangers write to.
 
 llama.cpp and vLLM fetch every address that a message holds, also where OpenAI's API has base64 only, and so would
-reach whatever this machine reaches.
+reach whatever this machine reaches. Images that are named by their address have been put into the request before it
+comes here; whatever still leads somewhere is refused.
 """
 
 from collections.abc import Iterator, Mapping
@@ -56,7 +57,10 @@ _PASSED_OVER = {
 _SENSES = {"image_url": "image", "input_audio": "audio"}
 """Type of a message part and the modality that it needs."""
 _PLAIN = frozenset({"text", "refusal"})
-_NOT_FROM_THE_NETWORK = "A local model takes images only as data: URLs (base64), not from the network."
+_NOT_FROM_THE_NETWORK = (
+    "A local model takes nothing from the network but images, in parts of the type image_url with an https:// or "
+    "http:// URL; send anything else as data: URLs (base64)."
+)
 _read_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 

@@ -29,6 +29,7 @@ class Local:
     """Fills the port `Provider` for the engines of this process."""
 
     name = "local"
+    images_as_data = True
 
     def __init__(self, engines: Engines, open_pool: Callable[[Origin], Pool], clock: Clock) -> None:
         self._engines = engines

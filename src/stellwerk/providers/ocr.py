@@ -48,6 +48,7 @@ class Ocr:
     """Fills the port `Provider`. Documents do not fit into a call: whoever makes one holds its document here."""
 
     name = PROVIDER
+    images_as_data = False
 
     def __init__(self, engine: OcrEngine, clock_now: Callable[[], float]) -> None:
         """`clock_now` is monotonic, as the deadlines of calls are."""

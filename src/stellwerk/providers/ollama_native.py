@@ -34,6 +34,8 @@ class OllamaNative(OpenAICompatible):
         self, settings: ProviderSettings, pool: Pool, clock: Clock, parked: Callable[[int], None] = lambda _index: None
     ) -> None:
         super().__init__(settings, pool, clock, parked)
+        # Neither its own API nor the one under /v1 knows addresses.
+        self.images_as_data = True
         root = parse_base_url(settings.base_url)[1].removesuffix("/v1")
         self._root = root
         self._heads |= {wire: self._all_heads("POST", root + path) for wire, path in _PATHS.items()}

@@ -84,6 +84,8 @@ class OpenAICompatible:
     ) -> None:
         """`parked` is told the place of a key that the upstream does not know."""
         self.name = settings.name
+        # A server of the operator's own would fetch for a stranger what only that server reaches.
+        self.images_as_data = settings.local
         self._parked = parked
         self._settings = settings
         self._pool = pool

@@ -97,7 +97,7 @@ class Actions:
         try:
             await deed(source)
         except ConsoleTrouble as trouble:
-            self._tell(self._words(trouble.key, **trouble.values), bad=True)
+            self._tell(self._words.trouble(trouble), bad=True)
         else:
             self._tell(self._words(f"did.{name}", **values))
         finally:

@@ -147,7 +147,7 @@ class Console(App[None]):
 
     def _lose(self, trouble: ConsoleTrouble, pause: float) -> None:
         self._link = self._words("reconnecting", seconds=round(pause))
-        self._connected, self._trouble = False, Text(self._words(trouble.key, **trouble.values), style="bold red")
+        self._connected, self._trouble = False, Text(self._words.trouble(trouble), style="bold red")
         self._draw()
 
     def tell(self, text: str, *, bad: bool = False) -> None:

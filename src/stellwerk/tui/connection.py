@@ -30,6 +30,14 @@ _NO_ROUTE_TEXTS = ("Not Found", "Method Not Allowed", "There is nothing at ")
 Method = Literal["GET", "POST", "DELETE"]
 
 
+class _Said(msgspec.Struct, frozen=True):
+    code: str = ""
+
+
+class _Refused(msgspec.Struct, frozen=True):
+    error: _Said = _Said()
+
+
 class Unwatched:
     """Nobody counts the console's connections."""
 
@@ -133,7 +141,17 @@ def _refusal(status: int, data: bytes, url: str) -> ConsoleTrouble:
         return ConsoleTrouble("trouble.not_offered", status)
     if status < 400:
         return ConsoleTrouble("trouble.no_gateway", status, url=url)
-    return ConsoleTrouble("trouble.answer", status, code=status, message=message or "?")
+    trouble = ConsoleTrouble("trouble.answer", status, code=status, message=message or "?")
+    trouble.code = _code(data)
+    return trouble
+
+
+def _code(data: bytes) -> str:
+    """The gateway's word for a refusal, in OpenAI's way of saying it; empty where it has none."""
+    try:
+        return msgspec.json.decode(data, type=_Refused).error.code
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def _message(data: bytes) -> str:

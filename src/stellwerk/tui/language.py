@@ -7,6 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+from stellwerk.tui.refusals import translated
+from stellwerk.tui.trouble import ConsoleTrouble
+
 Language = Literal["en", "de"]
 
 TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -15,7 +18,7 @@ TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
     "connected": {"en": "connected", "de": "verbunden"},
     "reconnecting": {"en": "reconnecting in {seconds} s", "de": "neuer Versuch in {seconds} s"},
     "view.models": {"en": "Models", "de": "Modelle"},
-    "view.queues": {"en": "Queues", "de": "Schlangen"},
+    "view.queues": {"en": "Queues", "de": "Warteschlangen"},
     "view.requests": {"en": "Requests", "de": "Anfragen"},
     "view.crashes": {"en": "Crashes", "de": "Abstürze"},
     # --- columns
@@ -26,7 +29,7 @@ TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
     "column.resolution": {"en": "OCR mode", "de": "OCR-Stufe"},
     "column.health": {"en": "Health", "de": "Gesund"},
     "column.memory": {"en": "Memory", "de": "Speicher"},
-    "column.queue": {"en": "Queue", "de": "Schlange"},
+    "column.queue": {"en": "Queue", "de": "Warteschlange"},
     "column.processing": {"en": "Running", "de": "Läuft"},
     "column.waiting": {"en": "Waiting", "de": "Wartet"},
     "column.utilization": {"en": "Utilisation", "de": "Auslastung"},
@@ -48,13 +51,13 @@ TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
     "state.unusable": {"en": "unusable", "de": "defekt"},
     "state.queued": {"en": "queued", "de": "wartet"},
     "state.done": {"en": "done", "de": "fertig"},
-    "state.failed": {"en": "failed", "de": "misslungen"},
+    "state.failed": {"en": "failed", "de": "gescheitert"},
     "state.cancelled": {"en": "cancelled", "de": "abgebrochen"},
     "state.dead": {"en": "dead", "de": "aufgegeben"},
     "paused": {"en": "paused", "de": "hält"},
     # --- what stands below a table
     "nothing.models": {"en": "There are no models.", "de": "Es gibt keine Modelle."},
-    "nothing.queues": {"en": "There are no queues.", "de": "Es gibt keine Schlangen."},
+    "nothing.queues": {"en": "There are no queues.", "de": "Es gibt keine Warteschlangen."},
     "nothing.requests": {"en": "There are no requests.", "de": "Es gibt keine Anfragen."},
     "nothing.crashes": {"en": "Nothing has crashed.", "de": "Nichts ist abgestürzt."},
     "nothing.found": {"en": "Nothing here contains “{text}”.", "de": "Nichts hier enthält „{text}“."},
@@ -124,13 +127,16 @@ TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
     "filtered": {"en": "only “{text}”", "de": "nur „{text}“"},
     "help.title": {"en": "Keys", "de": "Tasten"},
     "help.move": {"en": "choose a line", "de": "eine Zeile wählen"},
-    "help.views": {"en": "models, queues, requests, crashes", "de": "Modelle, Schlangen, Anfragen, Abstürze"},
+    "help.views": {"en": "models, queues, requests, crashes", "de": "Modelle, Warteschlangen, Anfragen, Abstürze"},
     "help.next": {"en": "next view", "de": "nächste Ansicht"},
     "help.start": {"en": "load the chosen model", "de": "das gewählte Modell laden"},
     "help.stop": {"en": "unload it when its calls have ended", "de": "es entladen, wenn seine Anfragen fertig sind"},
     "help.force": {"en": "unload it at once", "de": "es sofort entladen"},
     "help.resolution": {"en": "choose the OCR mode", "de": "die OCR-Stufe wählen"},
-    "help.pause": {"en": "pause or resume the chosen queue", "de": "die gewählte Schlange anhalten oder fortsetzen"},
+    "help.pause": {
+        "en": "pause or resume the chosen queue",
+        "de": "die gewählte Warteschlange anhalten oder fortsetzen",
+    },
     "help.cancel": {"en": "cancel the chosen request", "de": "die gewählte Anfrage abbrechen"},
     "help.filter": {"en": "show only some lines; Esc shows all", "de": "nur manche Zeilen zeigen; Esc zeigt alle"},
     "help.refresh": {"en": "look again now", "de": "jetzt neu nachsehen"},
@@ -228,6 +234,13 @@ class Words:
 
     def __call__(self, key: str, **values: Any) -> str:
         return TEXTS[key][self.language].format_map(values)
+
+    def trouble(self, trouble: ConsoleTrouble) -> str:
+        """Why something did not work, with what the gateway said of it in the language of the console."""
+        values = trouble.values
+        if self.language == "de" and "message" in values:
+            values = {**values, "message": translated(values["message"], trouble.code)}
+        return self(trouble.key, **values)
 
     def reason(self, said: str) -> str:
         """A sentence of the gateway's in the language of the console; one that it does not know stays English."""

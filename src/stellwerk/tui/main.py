@@ -30,7 +30,7 @@ def run_console(url: str, token: Callable[[], Secret], environ: Mapping[str, str
     try:
         connection = Connection(url, token, SystemClock())
     except ConsoleTrouble as trouble:
-        errors.write(words(trouble.key, **trouble.values) + "\n")
+        errors.write(words.trouble(trouble) + "\n")
         return 1
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         errors.write(words("no_terminal") + "\n")

@@ -11,3 +11,5 @@ class ConsoleTrouble(Exception):
         self.key = key
         self.status = status
         self.values = values
+        self.code = ""
+        """The gateway's word for a refusal, where it has one."""

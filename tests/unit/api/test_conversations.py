@@ -102,7 +102,7 @@ async def test_a_call_that_fails_leaves_its_session_as_it_was(site):
 async def test_calls_of_one_session_come_one_after_the_other(site):
     site.gateway.pause = Pause()
     first = asyncio.ensure_future(site.ask("One?"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await site.gateway.pause.reached.wait()
         second = asyncio.ensure_future(site.ask("Two?"))
         other = asyncio.ensure_future(site.ask("Other?", session="another"))

@@ -26,7 +26,7 @@ class Talk:
         self.reply.admit(((b"x-ratelimit-limit-requests", b"60"),))
 
     async def relay(self, *pieces) -> RecordedExchange:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self.reply.relay(PlayedAnswer(*pieces), TARGET, self.meter)
         return self.exchange
 
@@ -37,7 +37,7 @@ class Talk:
                     raise piece
                 yield piece
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self.reply.render(play(), PlayedAnswer(), TARGET, self.meter)
         return self.exchange
 
@@ -97,7 +97,7 @@ async def test_nothing_is_sent_before_the_first_whole_event_and_it_is_not_held_b
     talk, pause = Talk(stream=True), Pause()
     event = sse(chunk("Hi"))
     going = asyncio.ensure_future(talk.relay(event[:20], pause, event[20:], second := Pause(), sse("[DONE]")))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await pause.reached.wait()
         assert not talk.exchange.started
         pause.go_on.set()
@@ -166,7 +166,7 @@ async def test_a_finished_stream_without_done_gets_one():
 async def test_a_cancelled_relay_lets_the_upstream_go_and_writes_nothing_more():
     talk, pause = Talk(stream=True), Pause()
     going = asyncio.ensure_future(talk.relay(sse(chunk("Hi")), pause))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await pause.reached.wait()
     going.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -177,7 +177,7 @@ async def test_a_cancelled_relay_lets_the_upstream_go_and_writes_nothing_more():
 async def test_a_client_that_leaves_after_done_has_had_everything():
     talk, pause = Talk(stream=True), Pause()
     going = asyncio.ensure_future(talk.relay(sse(chunk("Hi"), chunk(finish="stop")), sse("[DONE]"), pause))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await pause.reached.wait()
     going.cancel()
     exchange = await going

@@ -35,7 +35,7 @@ class Talk:
         self.reply.admit(((b"x-ratelimit-limit-requests", b"60"),))
 
     async def relay(self, body) -> RecordedExchange:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self.reply.relay(PlayedAnswer(json.dumps(body).encode()), TARGET, self.meter)
         return self.exchange
 

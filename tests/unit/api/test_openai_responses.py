@@ -5,11 +5,13 @@ import pytest
 from openai.types.responses import Response
 
 from stellwerk.api.openai.responses_answers import (
+    begin_response,
     id_of_job,
     job_of_id,
     show_job_response,
     show_response,
 )
+from stellwerk.api.openai.responses_items import OutputItems
 from stellwerk.api.openai.responses_requests import ResponsesBody, to_chat
 from stellwerk.core.errors import BadRequest, UpstreamBroken
 from stellwerk.core.principal import Priority
@@ -18,6 +20,7 @@ from stellwerk.jobs.job import Job, JobError, State
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}
 FILE_BY_ID = {"type": "input_file", "file_id": "file-1"}
 TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": True}
+SPACE = {"type": "namespace", "name": "n", "tools": [TOOL]}
 USAGE = {
     "prompt_tokens": 5,
     "completion_tokens": 2,
@@ -38,7 +41,7 @@ def chat(message=None, finish="stop", **more):
 
 
 def shown(answer, **fields):
-    text = show_response(body(**fields), "resp_1", 1_700_000_000, answer)
+    text = show_response(begin_response(body(**fields), "resp_1", 1_700_000_000), answer, OutputItems(1_000_000))
     return Response.model_validate_json(text, strict=False)
 
 
@@ -72,6 +75,12 @@ def test_a_text_with_instructions_is_two_messages():
         "temperature": 0.5,
         "max_completion_tokens": 9,
     }
+
+
+def test_a_stream_is_asked_for_with_its_usage():
+    asked = to_chat(body(stream=True))
+    assert (asked["stream"], asked["stream_options"]) == (True, {"include_usage": True})
+    assert "stream" not in to_chat(body(stream=False))
 
 
 def test_a_conversation_with_tools_is_one_for_chats():
@@ -119,10 +128,29 @@ def test_tools_and_formats_have_their_chat_form():
     assert wanted["reasoning_effort"] == "low"
 
 
+def test_functions_of_a_namespace_have_both_names_in_one():
+    inner = {"type": "function", "name": "read", "parameters": {"type": "object"}}
+    space = {
+        "type": "namespace",
+        "name": "files",
+        "description": "Files.",
+        "tools": [inner, {**inner, "name": "x" * 70}],
+    }
+    call = {"type": "function_call", "call_id": "c", "namespace": "files", "name": "read", "arguments": "{}"}
+    asked = to_chat(body(tools=[TOOL, space], input=[call]))
+    one, two, three = (tool["function"]["name"] for tool in asked["tools"])
+    assert (one, two, len(three)) == ("f", "files__read", 64)
+    assert asked["messages"][0]["tool_calls"][0]["function"]["name"] == "files__read"
+    shown_tools = begin_response(body(tools=[space]), "resp_1", 0)["tools"]
+    assert [tool["name"] for tool in shown_tools[0]["tools"]] == ["read", "x" * 70]
+    assert to_chat(body(tools=[space]))["tools"][1]["function"]["name"] == three
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"stream": True}, "stream"),
+        ({"tools": [{"type": "function", "name": "n__f"}, SPACE]}, "tools[1].tools[0].name"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "custom"}]}]}, "tools[0].tools[0].type"),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
@@ -168,10 +196,25 @@ def test_an_answer_that_was_cut_is_incomplete(finish, reason):
     assert (response.status, response.incomplete_details.reason) == ("incomplete", reason)
 
 
+def test_of_calls_that_were_cut_only_the_last_one_is_incomplete():
+    calls = [CALL, CALL | {"id": "call_2"}]
+    response = shown(chat({"content": "Wait.", "tool_calls": calls}, "length"))
+    assert [(item.type, item.status) for item in response.output] == [
+        ("message", "completed"),
+        ("function_call", "completed"),
+        ("function_call", "incomplete"),
+    ]
+
+
+def test_an_answer_beyond_its_bound_is_no_response():
+    with pytest.raises(UpstreamBroken):
+        show_response(begin_response(body(), "resp_1", 0), chat({"content": "x" * 100}), OutputItems(99))
+
+
 @pytest.mark.parametrize("answer", [b"{", b"{}", b'{"choices":[]}', b'{"choices":[{"message":null}]}'])
 def test_what_is_no_chat_is_no_response(answer):
     with pytest.raises(UpstreamBroken):
-        show_response(body(), "resp_1", 0, answer)
+        show_response(begin_response(body(), "resp_1", 0), answer, OutputItems(1_000_000))
 
 
 # --- in the background
@@ -198,7 +241,7 @@ def test_a_job_is_a_response_as_far_as_it_is(state, status):
 
 
 def test_a_job_that_is_done_is_its_response_under_its_own_id():
-    result = show_response(body(), "resp_other", 5, chat())
+    result = show_response(begin_response(body(), "resp_other", 5), chat(), OutputItems(1_000_000))
     response = Response.model_validate(show_job_response(job(State.DONE, result=result, finished_at=1_700_000_001.0)))
     assert (response.id, response.status, response.output_text) == (
         "resp_550e8400e29b41d4a716446655440000",

@@ -44,7 +44,7 @@ class Talk:
             self.clock.seconds += 10.0
 
     async def relay(self, *pieces) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self.reply.relay(PlayedAnswer(*pieces), TARGET, self.meter)
 
     async def render(self, *events) -> None:
@@ -52,7 +52,7 @@ class Talk:
             for event in events:
                 yield event
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self.reply.render(play(), PlayedAnswer(), TARGET, self.meter)
 
 

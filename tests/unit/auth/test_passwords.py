@@ -123,7 +123,7 @@ class Slow:
         with self.lock:
             self.running += 1
             self.most = max(self.most, self.running)
-        assert self.gate.wait(10)
+        assert self.gate.wait(30)
         with self.lock:
             self.running -= 1
             self.done += 1
@@ -144,7 +144,7 @@ def passwords(slow):
 
 
 async def settle(condition):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110  # what is waited for happens in threads
             await asyncio.sleep(0.001)
 

@@ -107,7 +107,7 @@ def test_half_a_character_does_not_end_the_answer(gateway):
 def test_another_program_gets_what_the_model_wrote(gateway):
     gateway.answer = ["a\x1b[1mb\r\n"]
     command = [sys.executable, "-m", "stellwerk", "ask", "--url", gateway.url, "--key", "k", "Hi"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=20)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=60)
     assert done.stdout == b"a\x1b[1mb\r\n\n"
 
 

@@ -19,7 +19,7 @@ MODELS = [
     {"id": "stellwerk-demo", "x_stellwerk": {"local": True, "operations": ["chat"]}},
     {"id": "openai/gpt-5", "x_stellwerk": {"local": False, "operations": ["chat"]}},
 ]
-DEADLINE = 20
+DEADLINE = 60
 
 
 class Gateway(socketserver.ThreadingTCPServer):

@@ -29,7 +29,7 @@ class ScriptedServer:
         self.script = []
         self.requests = []
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.listener.settimeout(5)
+        self.listener.settimeout(60)
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.thread = threading.Thread(target=self.serve, daemon=True)
         self.thread.start()
@@ -41,7 +41,7 @@ class ScriptedServer:
             except OSError:
                 return
             with connection:
-                connection.settimeout(5)
+                connection.settimeout(60)
                 self.requests.append(self.read(connection))
                 # A client that has all it wants may leave before the last piece.
                 with contextlib.suppress(ConnectionError):
@@ -190,7 +190,7 @@ def test_silence_ends_in_a_message(server):
     server.script = [OK]
     held = threading.Event()
     original = server.read
-    server.read = lambda connection: (original(connection), connection.sendall(OK), held.wait(5))[0]
+    server.read = lambda connection: (original(connection), connection.sendall(OK), held.wait(30))[0]
     try:
         with pytest.raises(GatewayTrouble) as caught:
             list(GatewayClient(server.url, silence_seconds=0.05).answer("m", []))
@@ -203,6 +203,13 @@ def test_silence_ends_in_a_message(server):
 def test_an_address_that_is_none_is_refused(url):
     with pytest.raises(GatewayTrouble) as caught:
         GatewayClient(url)
+    assert caught.value.key == "chat.bad_url"
+
+
+@pytest.mark.parametrize("url", ["http://foo bar", "foo bar", "http://" + "ä" * 70])
+def test_a_host_that_cannot_be_one_is_refused_when_it_is_asked(url):
+    with pytest.raises(GatewayTrouble) as caught:
+        GatewayClient(url).get("/v1/models")
     assert caught.value.key == "chat.bad_url"
 
 

@@ -58,3 +58,11 @@ def test_texts_and_problems_follow_the_environment(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("LC_ALL", "C")
     assert text("config.right", file="a.yaml") == "a.yaml is right."
     assert describe(problem) == "a.yaml:1:2: k: expected text or null, found a list"
+
+
+def test_a_reason_of_the_system_is_german_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    problem = ConfigProblem(
+        file="a.yaml", line=0, column=0, key="", code="cannot_read", values={"reason": "Permission denied"}
+    )
+    assert describe(problem).endswith("die Datei lässt sich nicht lesen: keine Berechtigung")

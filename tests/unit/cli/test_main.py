@@ -73,7 +73,7 @@ def test_starting_the_command_imports_nothing_heavy():
     heavy = ["rich", "sqlalchemy", "yaml", "uvicorn", "msgspec", "asyncio", "stellwerk.cli.config"]
     program = f"import sys, stellwerk.cli.main; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30, env=dict(os.environ)
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=dict(os.environ)
     )
     assert result.stdout.strip() == "[]"
 
@@ -89,7 +89,7 @@ def test_the_module_is_the_command():
 def test_output_that_finds_no_room_ends_with_a_sentence_and_no_traceback():
     with Path("/dev/full").open("wb") as full:
         command = [sys.executable, "-m", "stellwerk", "--help"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     assert done.returncode == EX_IOERR
     assert done.stderr.startswith("The output is not complete") or done.stderr.startswith("Die Ausgabe")
     assert done.stderr.count("\n") == 1

@@ -82,3 +82,9 @@ def test_a_model_is_found_by_each_of_its_names_in_any_case(name, found):
     ]
     model = find_model(name, models)
     assert (model.id if model else None) == found
+
+
+def test_a_key_that_may_use_no_model_is_shown_none(gateway):
+    # The same path belongs to AI Gateway's clients on the main listener, in another form.
+    gateway.models, gateway.details = [], {"models": [{"id": "stellwerk-demo", "type": "text", "status": "online"}]}
+    assert facts(gateway) == {}

@@ -4,7 +4,9 @@ import pytest
 from typer.testing import CliRunner
 
 from stellwerk.cli import ask, chat, sigo_e
-from stellwerk.cli.own_address import find_own_url, local_url
+from stellwerk.cli.own_address import find_own_url, local_url, own_url
+from stellwerk.config.problems import ConfigError
+from stellwerk.storage.address_note import AddressNote
 
 pytestmark = pytest.mark.usefixtures("keyless")
 
@@ -18,6 +20,15 @@ def configured(gateway, folder):
     """A gateway on the port that the config file of its data folder names."""
     (folder / "stellwerk.yaml").write_text(f"listen: {{port: {port_of(gateway)}}}\n", encoding="utf-8")
     return gateway
+
+
+@pytest.fixture
+def noted(folder):
+    """The note of a gateway that runs."""
+    note = AddressNote(folder)
+    note.write("0.0.0.0", 6299)
+    yield "http://127.0.0.1:6299"
+    note.remove()
 
 
 @pytest.mark.parametrize(
@@ -72,3 +83,28 @@ def test_sigo_e_finds_the_gateway_that_listens_elsewhere(configured, folder):
     # Only the second place is of interest: another program of this machine may have port 9080.
     urls = sigo_e.usual_urls({"STELLWERK_DATA": str(folder)})
     assert urls == ("http://127.0.0.1:9080", configured.url)
+
+
+def test_where_the_gateway_says_that_it_listens_goes_before_the_config(configured, folder, noted):
+    assert own_url(folder, {}) == find_own_url(folder, {}) == noted
+
+
+def test_a_config_that_is_wrong_hides_no_gateway_that_runs(folder, noted):
+    (folder / "stellwerk.yaml").write_text("lisen: {}\n", encoding="utf-8")
+    assert own_url(folder, {}) == noted
+
+
+def test_without_a_running_gateway_a_wrong_config_is_told(folder):
+    (folder / "stellwerk.yaml").write_text("lisen: {}\n", encoding="utf-8")
+    with pytest.raises(ConfigError):
+        own_url(folder, {})
+
+
+@pytest.mark.parametrize("environ", [{"STELLWERK_LISTEN__PORT": "4100"}, {"STELLWERK_LISTEN": "{port: 4100}"}])
+def test_a_port_in_the_environment_goes_before_what_the_gateway_says(folder, noted, environ):
+    assert own_url(folder, environ) == "http://127.0.0.1:4100"
+
+
+@pytest.mark.parametrize("environ", [{"STELLWERK_LISTEN__PORT": "0"}, {"STELLWERK_LISTEN__HOST": "0.0.0.0"}])
+def test_what_names_no_port_does_not(folder, noted, environ):
+    assert own_url(folder, environ) == noted

@@ -267,5 +267,5 @@ def test_the_list_of_keys_is_whole_on_a_terminal_of_eighty_columns(typed, stored
 def test_a_closed_input_ends_it_at_once(environment):
     for closing in ("<&-", "</dev/null"):
         line = ["sh", "-c", f'exec "$@" {closing}', "sh", *COMMAND, "shell"]
-        done = subprocess.run(line, env=environment, capture_output=True, check=True, timeout=20)
+        done = subprocess.run(line, env=environment, capture_output=True, check=True, timeout=60)
         assert (done.stdout, done.stderr) == (b"", b"")

@@ -69,11 +69,14 @@ def processor_seconds(pid):
 
 
 def goes_on_calmly(process):
-    """Whether it runs for another while and needs next to no processor."""
-    before = processor_seconds(process.pid)
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(0.7)
-    return processor_seconds(process.pid) - before < 0.2
+    """Whether it runs on and comes to need next to no processor: a start may go on after its first line."""
+    for _ in range(20):
+        before = processor_seconds(process.pid)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.7)
+        if processor_seconds(process.pid) - before < 0.2:
+            return True
+    return False
 
 
 def test_a_key_that_is_typed_beside_the_server_opens_it_and_exit_stops_both(typed):

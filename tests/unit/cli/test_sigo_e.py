@@ -131,7 +131,7 @@ def test_the_help_does_without_sessions(sigo_e):
 
 
 def test_the_installed_command_reads_standard_input_and_ends_with_2_without_a_prompt():
-    done = subprocess.run([COMMAND], input=b"\n", capture_output=True, check=False, timeout=20)
+    done = subprocess.run([COMMAND], input=b"\n", capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"There is no prompt." in done.stderr
 
@@ -142,7 +142,7 @@ def test_on_a_terminal_one_line_is_asked_for():
         os.close(side)
         assert process.stderr.read(8) == b"Prompt: "
         os.write(main, b"\r")
-        assert process.wait(20) == 2
+        assert process.wait(60) == 2
         assert process.stdout.read() == b""
     os.close(main)
 
@@ -150,5 +150,5 @@ def test_on_a_terminal_one_line_is_asked_for():
 def test_who_stops_reading_ends_it_without_a_traceback():
     with subprocess.Popen([COMMAND, "-h"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
-        assert process.wait(20) in (0, 1)
+        assert process.wait(60) in (0, 1)
         assert b"Traceback" not in process.stderr.read()

@@ -1,3 +1,4 @@
+import asyncio
 import re
 import time
 
@@ -8,6 +9,7 @@ from stellwerk.auth.users import read_password
 from stellwerk.cli import keys, users
 from stellwerk.core.secrets import Secret
 from stellwerk.records.audit import read
+from tests.gateway_process import away_from_midnight
 
 PASSWORD = "lamp oyster violin 41"
 
@@ -120,6 +122,7 @@ def test_all_that_is_known_of_a_user_is_shown_with_the_keys(run, command, german
 
 
 def test_what_was_spent_of_a_budget_is_shown(run, shown, record_call):
+    asyncio.run(away_from_midnight())
     user = shown("create", "anna@example.org", "--budget", "2/month")
     record_call(user_id=user["id"], at=time.time(), cost=250_000)
     assert shown("show", "1")["budget"]["spent"] == 0.25

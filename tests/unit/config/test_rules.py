@@ -43,6 +43,11 @@ def test_a_public_bind_of_another_listener_needs_the_same(wrong: Wrong, write: W
         ("hub: {token: 'a b'}", "hub.token", "secret_characters"),
         ("egress: {allowed_origins: ['http://a/hook']}", "egress.allowed_origins[0]", "url_path"),
         ("egress: {allowed_origins: ['http://a', 'file:///a']}", "egress.allowed_origins[1]", "url_scheme"),
+        ("listen: {cors_origins: ['https://a', 'https://b/']}", "listen.cors_origins[1]", "url_path"),
+        ("listen: {cors_origins: ['https://b:443']}", "listen.cors_origins[0]", "origin_port"),
+        ("listen: {cors_origins: ['https://*.b']}", "listen.cors_origins[0]", "origin_wildcard"),
+        ("listen: {cors_origins: ['null']}", "listen.cors_origins[0]", "origin_null"),
+        ("listen: {cors_origins: [app.example.org]}", "listen.cors_origins[0]", "origin_form"),
         ("engines: {commands: {vllm: {command: [x]}}}", "engines.commands.vllm", "own_engine"),
         ("engines: {commands: {a: {command: [x, '{ports}']}}}", "engines.commands.a.command[1]", "unknown_placeholder"),
         (
@@ -171,3 +176,9 @@ def test_a_provider_is_a_known_vendor_or_has_an_address(wrong: Wrong, write: Wri
 
 def test_the_name_of_the_own_models_is_taken(wrong: Wrong):
     assert [problem.code for problem in wrong("providers: {local: {}}", vendors={"openai"})] == ["own_provider"]
+
+
+def test_origins_are_allowed_by_name_and_all_of_them_by_a_star(write: Write):
+    origins = ("https://app.example.org", "http://localhost:3000", "chrome-extension://abc", "*")
+    assert load(write(f"listen: {{cors_origins: {list(origins)}}}"), {}).listen.cors_origins == origins
+    assert load(write("log: {}"), {}).listen.cors_origins == ()

@@ -11,7 +11,7 @@ from stellwerk.config.reading import load
 from stellwerk.config.settings import Config
 from stellwerk.config.watch import ConfigWatch
 
-DEADLINE = 5.0
+DEADLINE = 30.0
 REFUSED = ConfigProblem(file="f", line=1, column=1, key="drain_seconds", code="bad_key")
 
 

@@ -77,7 +77,7 @@ def test_the_runner_ends_when_its_input_ends(tiny_models: Path):
         assert process.stdin is not None
         process.stdout.readline()
         process.stdin.close()
-        assert ends(process.pid, 5.0)
+        assert ends(process.pid, 30.0)
 
 
 def test_the_gateway_never_loads_the_native_code():

@@ -7,6 +7,7 @@ from stellwerk.core.errors import BadRequest, Forbidden, NotFound, RateLimited, 
 from stellwerk.engines.ollama_registry import OllamaRegistry, parse_library_name
 from stellwerk.http.pool import Pools
 from stellwerk.http.upstream import UpstreamSettings
+from tests.real_engines import free_ports
 from tests.small_registry import MODEL, PROJECTOR, SmallRegistry
 
 
@@ -27,7 +28,7 @@ async def there():
 @pytest.fixture
 def registry(there):
     pools = Pools(UpstreamSettings(), Watch(), SystemClock())
-    yield OllamaRegistry(pools, there.url, seconds=5)
+    yield OllamaRegistry(pools, there.url, seconds=60)
     pools.close()
 
 
@@ -137,9 +138,9 @@ async def test_a_registry_that_says_nothing_is_given_up(there):
     pools.close()
 
 
-async def test_a_registry_that_is_not_there_is_an_upstream_error(unused_tcp_port):
+async def test_a_registry_that_is_not_there_is_an_upstream_error():
     pools = Pools(UpstreamSettings(), Watch(), SystemClock())
     with pytest.raises(UpstreamError) as caught:
-        await OllamaRegistry(pools, f"http://127.0.0.1:{unused_tcp_port}").choose("llama3")
+        await OllamaRegistry(pools, f"http://127.0.0.1:{free_ports()}").choose("llama3")
     assert caught.value.code == "upstream_unreachable"
     pools.close()

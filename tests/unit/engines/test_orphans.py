@@ -38,7 +38,7 @@ def start():
     for process, mark in started:
         process.kill()
         end_marked(mark)
-        process.wait(20)
+        process.wait(60)
         process.stdout.close()
 
 
@@ -87,7 +87,7 @@ def test_what_a_dead_engine_left_behind_is_ended_wherever_it_has_moved(start, fi
     process, child = start(LEAVES_A_CHILD.replace("NEW", new_session).replace("STAYS", "True"))
     files.write(4801, process.pid, "mark")
     process.kill()
-    process.wait(20)
+    process.wait(60)
     assert reap_orphans(tmp_path / "engines") == (int(child),)
     assert ends(int(child), 0.0)
 
@@ -126,5 +126,5 @@ def test_marked_processes_are_ended(start):
     process, _ = start(DEAF, mark="this one")
     other, _ = start(WAITS, mark="that one")
     end_marked("this one")
-    assert ends(process.pid, 5.0)
+    assert ends(process.pid, 30.0)
     assert other.poll() is None

@@ -45,7 +45,7 @@ def start():
     for process in started:
         # Its end is the end of their input, also for what they started.
         process.stdin.close()
-        process.wait(20)
+        process.wait(60)
         process.stdout.close()
 
 

@@ -56,20 +56,20 @@ class World:
 
     async def pull(self, name):
         download = await self.pulls.begin(name)
-        async with asyncio.timeout(10), aclosing(self.pulls.follow(download.id)) as changes:
+        async with asyncio.timeout(30), aclosing(self.pulls.follow(download.id)) as changes:
             return [each async for each in changes][-1]
 
     async def pull_until(self, name, size):
         """Leaves once so many bytes have come."""
         download = await self.pulls.begin(name)
-        async with asyncio.timeout(10), aclosing(self.pulls.follow(download.id)) as changes:
+        async with asyncio.timeout(30), aclosing(self.pulls.follow(download.id)) as changes:
             async for each in changes:
                 if each.completed >= size:
                     break
         return download.id
 
     async def reach(self, download_id, state):
-        async with asyncio.timeout(10), aclosing(self.downloads.follow(download_id)) as changes:
+        async with asyncio.timeout(30), aclosing(self.downloads.follow(download_id)) as changes:
             async for each in changes:
                 if each.state == state:
                     return

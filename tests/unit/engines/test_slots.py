@@ -1,20 +1,30 @@
 import asyncio
 import socket
-import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from stellwerk.core.errors import NotFound, Unavailable
-from tests.real_engines import ask, chat, ends, free_ports, running_slots, small, soon, until, write_fake_server
+from tests.real_engines import (
+    DEADLINE,
+    QUICK,
+    ask,
+    chat,
+    ends,
+    free_ports,
+    running_slots,
+    small,
+    soon,
+    until,
+    write_fake_server,
+)
 from tests.tiny_gguf import write_tiny_chat_model
 
 
 async def test_a_model_is_loaded_on_its_first_request_and_stays(models: Path):
     async with running_slots(models) as slots:
-        began = time.monotonic()
         lease = await slots.acquire("chat", deadline=soon())
-        assert time.monotonic() - began < 5.0
         assert await chat(lease.address) == 200
         lease.release()
         pid = slots.status()[1].pid
@@ -72,7 +82,7 @@ async def test_the_model_unused_for_longest_makes_room(models: Path):
         lease = await slots.acquire("third", deadline=soon())
         assert {status.model for status in slots.status()} == {"chat", "third"}
         assert await chat(lease.address) == 200
-        assert ends(pid, 5.0)
+        assert ends(pid, 30.0)
 
 
 async def test_a_model_in_use_is_never_moved_out(models: Path):
@@ -128,7 +138,7 @@ async def test_a_model_that_llama_cpp_refuses_says_why_and_is_held_back(models: 
 
 
 async def test_a_load_that_outlasts_the_request_goes_on_without_it(models: Path, tmp_path: Path):
-    server = write_fake_server(tmp_path / "llama-server", "import time; time.sleep(0.5)")
+    server = write_fake_server(tmp_path / "llama-server", "import time; time.sleep(2)")
     async with running_slots(models, **small(server)) as slots:
         with pytest.raises(Unavailable) as caught:
             await slots.acquire("chat", deadline=soon(0.1))
@@ -178,13 +188,13 @@ async def test_a_request_that_is_given_up_gives_its_place_back(models: Path, tmp
 
 
 async def test_after_the_stop_no_process_is_left_and_nothing_is_loaded(models: Path):
-    async with running_slots(models) as slots:
+    # The polite signal is enough: nobody waits until it counts as unheard.
+    async with running_slots(models, supervisor=msgspec.structs.replace(QUICK, grace=600.0)) as slots:
         for model in ("chat", "embedding"):
             await slots.acquire(model, deadline=soon())
         pids = [status.pid for status in slots.status()]
-        began = time.monotonic()
-        await slots.stop()
-        assert time.monotonic() - began < 2.0
+        async with asyncio.timeout(DEADLINE):
+            await slots.stop()
         assert all(pid is not None and ends(pid, 0.0) for pid in pids)
         with pytest.raises(Unavailable) as caught:
             await slots.acquire("chat", deadline=soon())

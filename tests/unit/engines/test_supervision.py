@@ -106,7 +106,9 @@ async def test_an_engine_that_says_it_is_well_but_gives_no_token_is_replaced(tmp
 async def test_a_probe_that_meets_a_request_proves_nothing_until_the_engine_is_idle_again(tmp_path: Path, port: int):
     engine, use = ScriptedEngine(tmp_path / "engine", port), Use()
     engine.tell("no-tokens")
-    async with supervised(engine, IMPATIENT, use) as (supervisor, crashes):
+    # Long enough for a request to meet it.
+    slower = msgspec.structs.replace(IMPATIENT, liveness=LivenessSettings(interval=0.05, timeout=2.0))
+    async with supervised(engine, slower, use) as (supervisor, crashes):
         await supervisor.ready()
         await until(lambda: engine.asked)
         use.requests = ["req-1"]

@@ -74,7 +74,7 @@ async def test_a_killed_engine_is_replaced_at_once_with_a_new_key(launcher: Call
         killed = supervisor.pid
         assert killed is not None
         os.kill(killed, signal.SIGKILL)
-        assert ends(killed, 5.0)
+        assert ends(killed, 30.0)
         assert (await supervisor.ready()).key == "key 1"
         assert supervisor.restarts == 1
         assert "SIGKILL" in str(supervisor.failure)

@@ -118,7 +118,7 @@ async def test_a_source_that_comes_late_is_held_back_at_once_when_too_much_waits
     host = Host(BODY)
     host.taking.clear()
     serving = asyncio.ensure_future(application(scope("/flood"), host.receive, host.send))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await done.wait()
         for _ in range(10):
             await asyncio.sleep(0)
@@ -148,6 +148,6 @@ async def test_nothing_is_sent_to_a_client_that_has_left(router, application):
 
     router.add(Route("GET", "/stubborn", OPEN, stubborn))
     host = Host(BODY, GONE)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await application(scope("/stubborn"), host.receive, host.send)
     assert host.sent == []

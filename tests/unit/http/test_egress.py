@@ -74,7 +74,7 @@ def internet():
 
 async def test_an_allowed_origin_is_called(receiver):
     egress = Egress(lambda: (f"{origin(receiver).upper()}/",))
-    answer = await egress.send("POST", f"{origin(receiver)}/a?b=c", [("X-Sign", "s")], b"{}", seconds=5)
+    answer = await egress.send("POST", f"{origin(receiver)}/a?b=c", [("X-Sign", "s")], b"{}", seconds=60)
     assert (answer.status, answer.body) == (200, b"hello")
     assert answer.headers == {"content-type": "text/plain", "retry-after": "7"}
     (request,) = receiver.requests
@@ -89,7 +89,7 @@ async def test_an_allowed_name_is_resolved_by_the_system(receiver):
     egress = Egress(lambda: (f"http://localhost:{receiver.port}",))
     destination = await egress.check(f"http://localhost:{receiver.port}/")
     assert set(destination.addresses) <= {"127.0.0.1", "::1"}
-    answer = await egress.send("GET", f"http://localhost:{receiver.port}/", [("User-Agent", "mine")], seconds=5)
+    answer = await egress.send("GET", f"http://localhost:{receiver.port}/", [("User-Agent", "mine")], seconds=60)
     assert answer.status == 200
     assert receiver.requests[0].headers["user-agent"] == "mine"
     assert "content-length" not in receiver.requests[0].headers
@@ -105,7 +105,7 @@ async def test_only_exactly_the_allowed_origin_is_called(receiver, other):
         "http://127.0.0.1",
     ):
         with pytest.raises(UrlRefused):
-            await egress.send("GET", url, [], seconds=5)
+            await egress.send("GET", url, [], seconds=60)
     assert receiver.connections == other.connections == 0
 
 
@@ -125,19 +125,19 @@ async def test_the_connection_goes_to_the_address_that_was_judged(internet, rece
     internet.names["rebinding.example.com"] = [[PUBLIC], ["127.0.0.1"]]
     internet.ports[PUBLIC] = receiver.port
     egress = internet.egress()
-    answer = await egress.send("GET", "http://rebinding.example.com/", [], seconds=5)
+    answer = await egress.send("GET", "http://rebinding.example.com/", [], seconds=60)
     assert answer.body == b"hello"
     assert internet.dialled == [PUBLIC]
     assert internet.lookups == ["rebinding.example.com"]
     assert receiver.requests[0].headers["host"] == "rebinding.example.com"
     with pytest.raises(UrlRefused):
-        await egress.send("GET", "http://rebinding.example.com/", [], seconds=5)
+        await egress.send("GET", "http://rebinding.example.com/", [], seconds=60)
     assert internet.dialled == [PUBLIC]
 
 
 async def test_an_address_is_called_without_a_lookup(internet, receiver):
     internet.ports[PUBLIC_6] = receiver.port
-    await internet.egress().send("GET", f"http://[{PUBLIC_6}]:8080/", [], seconds=5)
+    await internet.egress().send("GET", f"http://[{PUBLIC_6}]:8080/", [], seconds=60)
     assert internet.lookups == []
     assert internet.dialled == [PUBLIC_6]
     assert receiver.requests[0].headers["host"] == f"[{PUBLIC_6}]:8080"
@@ -146,7 +146,7 @@ async def test_an_address_is_called_without_a_lookup(internet, receiver):
 async def test_the_next_judged_address_is_tried_when_one_does_not_answer(internet, receiver):
     internet.names["two.example.com"] = [[PUBLIC_6, PUBLIC_6, PUBLIC]]
     internet.ports[PUBLIC] = receiver.port
-    await internet.egress().send("POST", "http://two.example.com/", [], b"once", seconds=5)
+    await internet.egress().send("POST", "http://two.example.com/", [], b"once", seconds=60)
     assert internet.dialled == [PUBLIC_6, PUBLIC]
     assert len(receiver.requests) == 1
 
@@ -154,7 +154,7 @@ async def test_the_next_judged_address_is_tried_when_one_does_not_answer(interne
 async def test_at_most_sixteen_addresses_are_tried(internet):
     internet.names["many.example.com"] = [[f"8.8.8.{last}" for last in range(40)]]
     with pytest.raises(UpstreamError) as caught:
-        await internet.egress().send("GET", "http://many.example.com/", [], seconds=5)
+        await internet.egress().send("GET", "http://many.example.com/", [], seconds=60)
     assert caught.value.code == "upstream_unreachable"
     assert "8.8" not in caught.value.message
     assert len(internet.dialled) == 16
@@ -191,7 +191,7 @@ def redirect(location, status=302):
 
 async def test_a_redirect_is_an_answer_when_none_is_to_be_followed(receiver):
     receiver.script = redirect("/end")
-    answer = await Egress(lambda: (origin(receiver),)).send("POST", origin(receiver), [], b"{}", seconds=5)
+    answer = await Egress(lambda: (origin(receiver),)).send("POST", origin(receiver), [], b"{}", seconds=60)
     assert (answer.status, answer.headers["location"]) == (302, "/end")
     assert receiver.connections == 1
 
@@ -204,7 +204,7 @@ async def test_a_redirect_is_followed_as_its_status_says(receiver, status, metho
     receiver.script = redirect("end#part", status)
     headers = [("Authorization", "Bearer s"), ("Content-Type", "application/json")]
     egress = Egress(lambda: (origin(receiver),))
-    answer = await egress.send("POST", origin(receiver), headers, b"{}", seconds=5, redirects=1)
+    answer = await egress.send("POST", origin(receiver), headers, b"{}", seconds=60, redirects=1)
     assert answer.body == b"hello"
     last = receiver.requests[-1]
     assert (last.method, last.path, last.body) == (method, "/end", body)
@@ -217,7 +217,7 @@ async def test_no_credential_goes_to_another_origin_nor_comes_back(receiver, oth
     headers = [("Authorization", "Bearer s"), ("Cookie", "s=1"), ("X-Api-Key", "s"), ("Accept", "image/*")]
     egress = Egress(lambda: (origin(receiver), origin(other)))
     other.script = redirect(f"{origin(receiver)}/end", 307)
-    answer = await egress.send("GET", origin(receiver), headers, seconds=5, redirects=2)
+    answer = await egress.send("GET", origin(receiver), headers, seconds=60, redirects=2)
     assert answer.body == b"hello"
     for request in (other.requests[0], receiver.requests[1]):
         assert request.headers["accept"] == "image/*"
@@ -246,7 +246,7 @@ async def test_every_redirect_is_judged_anew(internet, receiver, other, location
     internet.ports = {PUBLIC: receiver.port, "127.0.0.1": other.port, "10.0.0.1": other.port}
     receiver.script = redirect(location.replace("{port}", str(other.port)))
     with pytest.raises(UrlRefused, match=r"^The URL is redirected") as caught:
-        await internet.egress().send("GET", "http://public.example.com/", [], seconds=5, redirects=5)
+        await internet.egress().send("GET", "http://public.example.com/", [], seconds=60, redirects=5)
     assert internet.dialled == [PUBLIC]
     assert other.connections == 0
     assert "secret" not in caught.value.message
@@ -257,14 +257,14 @@ async def test_a_name_is_looked_up_and_judged_at_every_redirect(internet, receiv
     internet.ports = {PUBLIC: receiver.port, "127.0.0.1": receiver.port}
     receiver.script = redirect("/again")
     with pytest.raises(UrlRefused):
-        await internet.egress().send("GET", "http://rebinding.example.com/", [], seconds=5, redirects=5)
+        await internet.egress().send("GET", "http://rebinding.example.com/", [], seconds=60, redirects=5)
     assert internet.dialled == [PUBLIC, PUBLIC]
 
 
 async def test_a_circle_of_redirects_ends(receiver):
     receiver.script = redirect("/again")
     with pytest.raises(UpstreamBroken, match="more than 5 times"):
-        await Egress(lambda: (origin(receiver),)).send("GET", origin(receiver), [], seconds=5, redirects=5)
+        await Egress(lambda: (origin(receiver),)).send("GET", origin(receiver), [], seconds=60, redirects=5)
     assert receiver.connections == 6
 
 
@@ -273,10 +273,10 @@ async def test_a_circle_of_redirects_ends(receiver):
 
 async def test_a_body_may_be_as_long_as_said_and_not_a_byte_longer(receiver):
     egress = Egress(lambda: (origin(receiver),))
-    answer = await egress.send("GET", origin(receiver), [], seconds=5, most_bytes=5)
+    answer = await egress.send("GET", origin(receiver), [], seconds=60, most_bytes=5)
     assert answer.body == b"hello"
     with pytest.raises(UpstreamBroken, match="too large"):
-        await egress.send("GET", origin(receiver), [], seconds=5, most_bytes=4)
+        await egress.send("GET", origin(receiver), [], seconds=60, most_bytes=4)
 
 
 async def test_a_body_without_an_end_is_given_up(receiver):
@@ -291,8 +291,8 @@ async def test_a_body_without_an_end_is_given_up(receiver):
 
     receiver.script = pour
     with pytest.raises(UpstreamBroken, match="too large"):
-        await Egress(lambda: (origin(receiver),)).send("GET", origin(receiver), [], seconds=5)
-    async with asyncio.timeout(5):
+        await Egress(lambda: (origin(receiver),)).send("GET", origin(receiver), [], seconds=60)
+    async with asyncio.timeout(30):
         await left.wait()
 
 
@@ -305,7 +305,7 @@ async def test_a_head_without_an_end_is_given_up(receiver):
 
     receiver.script = pour
     with pytest.raises(UpstreamBroken):
-        await Egress(lambda: (origin(receiver),)).send("GET", origin(receiver), [], seconds=5)
+        await Egress(lambda: (origin(receiver),)).send("GET", origin(receiver), [], seconds=60)
 
 
 @pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nslow"])
@@ -319,8 +319,8 @@ async def test_a_slow_receiver_does_not_hold_longer_than_said(receiver, first):
 
     receiver.script = stall
     with pytest.raises(UpstreamTimeout):
-        await Egress(lambda: (origin(receiver),)).send("GET", origin(receiver), [], seconds=0.1)
-    async with asyncio.timeout(5):
+        await Egress(lambda: (origin(receiver),)).send("GET", origin(receiver), [], seconds=0.5)
+    async with asyncio.timeout(30):
         await left.wait()
 
 
@@ -337,7 +337,7 @@ async def test_neither_does_an_address_that_does_not_answer():
         raise TimeoutError
 
     with pytest.raises(UpstreamTimeout, match="reached in time"):
-        await Egress(lambda: (), connect=connect).send("GET", f"http://{PUBLIC}/", [], seconds=5)
+        await Egress(lambda: (), connect=connect).send("GET", f"http://{PUBLIC}/", [], seconds=60)
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ async def test_neither_does_an_address_that_does_not_answer():
 async def test_what_would_break_the_request_is_not_sent(receiver, method, headers, redirects):
     egress = Egress(lambda: (origin(receiver),))
     with pytest.raises(ValueError):
-        await egress.send(method, origin(receiver), headers, seconds=5, redirects=redirects)
+        await egress.send(method, origin(receiver), headers, seconds=60, redirects=redirects)
     assert receiver.connections == 0
 
 
@@ -414,22 +414,22 @@ def trusting(authority):
 async def test_the_certificate_is_verified_against_the_name_and_not_the_address(web, secure, authority):
     egress = web.egress(tls=trusting(authority))
     for _ in range(2):
-        assert (await egress.send("GET", "https://hooks.example.com/", [], seconds=5)).body == b"ok"
+        assert (await egress.send("GET", "https://hooks.example.com/", [], seconds=60)).body == b"ok"
     assert secure.wanted == ["hooks.example.com"] * 2
     assert b"host: hooks.example.com\r\n" in secure.requests[0]
     for url in ("https://other.example.com/", f"https://{PUBLIC}/"):
         with pytest.raises(UpstreamError, match="TLS certificate"):
-            await egress.send("GET", url, [], seconds=5)
+            await egress.send("GET", url, [], seconds=60)
     assert len(secure.requests) == 2
 
 
 async def test_a_certificate_of_an_unknown_authority_is_refused(web, secure):
     with pytest.raises(UpstreamError, match="TLS certificate"):
-        await web.egress().send("GET", "https://hooks.example.com/", [], seconds=5)
+        await web.egress().send("GET", "https://hooks.example.com/", [], seconds=60)
     assert secure.requests == []
 
 
 async def test_a_redirect_does_not_leave_tls(web, secure, authority):
     with pytest.raises(UrlRefused, match="from https"):
-        await web.egress(tls=trusting(authority)).send("GET", "https://hooks.example.com/", [], seconds=5, redirects=1)
+        await web.egress(tls=trusting(authority)).send("GET", "https://hooks.example.com/", [], seconds=60, redirects=1)
     assert web.dialled == [PUBLIC]

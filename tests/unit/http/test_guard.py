@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stellwerk.core.errors import BadRequest, Forbidden, GatewayError, HeaderTooLarge, TooLarge, UnsupportedMedia
-from stellwerk.http.guard import Guard, GuardSettings, check_path, join_fields
+from stellwerk.http.guard import Guard, GuardSettings, asks_by_name_of, check_path, join_fields
 
 NAMES = ("my.example", "Other.Example.")
 
@@ -299,3 +299,24 @@ def test_text_that_is_no_address_is_never_admitted(text):
         ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         assert not is_admitted(text.replace(":", "").replace(".", ""), (ip_network("0.0.0.0/0"), ip_network("::/0")))
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        (None, True),
+        (b"localhost:80", True),
+        (b"192.168.1.5", True),
+        (b"[::1]:80", True),
+        (b"mybox", True),
+        (b"MYBOX.:80", True),
+        (b"other", False),
+        (b"mybox.evil.example", False),
+        (b"localhost.evil.example", False),
+        (b"127.0.0.1.evil.example", False),
+        (b"", False),
+        (b"mybox, evil.example", False),
+    ],
+)
+def test_a_host_that_an_attacker_can_own_is_not_ours(host, own):
+    assert asks_by_name_of(host, {"mybox"}) is own

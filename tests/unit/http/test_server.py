@@ -270,7 +270,7 @@ async def test_a_client_that_never_reads_is_ended_and_holds_its_source_back(serv
     running.add("GET", "/flood", flood)
     _, writer = await running.connect()
     writer.write(request(target=b"/flood"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await held.wait()
         running.advance(31)
         await ended.wait()
@@ -294,7 +294,7 @@ async def test_a_client_that_leaves_cancels_its_handler(serve):
     running.add("GET", "/wait", wait)
     _, writer = await running.connect()
     writer.write(request(target=b"/wait"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await begun.wait()
         writer.transport.abort()
         await cancelled.wait()
@@ -327,7 +327,7 @@ async def test_draining_finishes_running_answers_and_closes_idle_connections(ser
     idle = await running.connect()
     busy = await running.connect()
     busy[1].write(request(target=b"/slow"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await begun.wait()
         running.server.stop()
         assert await idle[0].read() == b""

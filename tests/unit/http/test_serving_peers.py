@@ -25,7 +25,7 @@ async def say(running, data, local=None):
     )
     running.writers.append(writer)
     writer.write(data)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     return int(head.split()[1]), head.lower(), body
 
@@ -102,7 +102,7 @@ async def test_a_connection_that_was_kept_obeys_networks_that_are_set_later(serv
     running = await serve(HERE)
     reader, writer = await running.connect()
     writer.write(GET % b"")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert b" 200 " in await reader.readline()
         await until(lambda: running.listener.connections)
         running.listener.guard.settings = ELSEWHERE
@@ -114,7 +114,7 @@ async def test_an_ipv4_peer_of_an_ipv6_socket_is_an_ipv4_peer(serve):
     running = await serve(GuardSettings(peers=(ip_network("127.0.0.0/8"),)), host="::")
     reader, writer = await running.connect()
     writer.write(GET % b"Connection: close\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert b" 200 " in await reader.readline()
 
 

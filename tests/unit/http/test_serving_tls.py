@@ -54,7 +54,7 @@ class Secured:
     async def ask(self, running, data=CLOSING, **how):
         reader, writer = await self.connect(running, **how)
         writer.write(data)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return await reader.read()
 
 
@@ -64,7 +64,7 @@ def shown(writer) -> bytes:
 
 
 async def read_answer(reader) -> bytes:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         head = await reader.readuntil(b"\r\n\r\n")
         length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
         return head + await reader.readexactly(int(length.partition(b":")[2]))
@@ -110,7 +110,7 @@ async def test_a_client_without_tls_gets_nothing_and_disturbs_nobody(serve, secu
 async def test_a_client_that_never_shakes_hands_is_dropped_in_time(serve, secured):
     running = await serve(GuardSettings(head_seconds=0.2), context=secured.live.context)
     reader, _ = await running.connect()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await reader.read() == b""
 
 
@@ -121,7 +121,7 @@ async def test_connections_are_kept_and_requests_may_be_sent_ahead(serve, secure
         writer.write(GET)
         assert (await read_answer(reader)).startswith(b"HTTP/1.1 200 ")
     writer.write(GET + GET + CLOSING)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert (await reader.read()).count(b"HTTP/1.1 200 ") == 3
 
 
@@ -136,10 +136,10 @@ async def test_requests_that_are_not_ours_pass_through_tls_too(serve, secured):
     running = await serve(context=secured.live.context)
     reader, writer = await secured.connect(running)
     writer.write(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 404 ")
     writer.write(CLOSING)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert b"HTTP/1.1 200 " in await reader.read()
 
 
@@ -157,7 +157,7 @@ async def test_the_pieces_of_a_stream_arrive_as_they_are_written(serve, secured)
     running.add("GET", "/stream", stream)
     reader, writer = await secured.connect(running)
     writer.write(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await reader.readuntil(b"first\r\n")
         more.set()
         await reader.readuntil(b"second\r\n0\r\n\r\n")
@@ -179,7 +179,7 @@ async def test_a_client_that_leaves_ends_its_call(serve, secured, politely):
     running.add("GET", "/endless", endless)
     reader, writer = await secured.connect(running)
     writer.write(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await reader.readuntil(b"first\r\n")
         if politely:
             writer.close()
@@ -213,7 +213,7 @@ async def test_a_client_that_does_not_read_holds_its_stream_back(serve, secured)
     reader, writer = await secured.connect(running)
     writer.transport.pause_reading()
     writer.write(b"GET /flood HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await held.wait()
         writer.transport.resume_reading()
         await reader.read()
@@ -250,7 +250,7 @@ async def test_a_peer_outside_is_refused_behind_tls_too(serve, secured):
     assert answer.startswith(b"HTTP/1.1 403 ")
     assert b"peer_not_allowed" in answer
     running.advance(6)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await reader.read() == b""
 
 
@@ -267,7 +267,7 @@ async def test_a_running_answer_is_finished_when_the_listener_stops(serve, secur
     idle, _ = await secured.connect(running)
     reader, writer = await secured.connect(running)
     writer.write(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await begun.wait()
         running.server.stop()
         assert await idle.read() == b""
@@ -313,7 +313,7 @@ async def test_a_renewed_certificate_is_taken_over_while_kept_connections_go_on(
             new = ssl.PEM_cert_to_DER_cert(secured.live.certificate.certificate.read_text())
             assert shown(other) == new != old
     writer.write(CLOSING)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
     assert [record.message.partition(":")[0] for record in caplog.records] == ["the certificate has been taken over"]
 
@@ -371,7 +371,7 @@ async def test_the_watch_renews_by_itself(tmp_path):
     before = live.certificate.renew_at
     watching = asyncio.ensure_future(live.run())
     made.clock.ahead = timedelta(days=370).total_seconds()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while live.certificate.renew_at == before:  # noqa: ASYNC110  # nothing tells when it has checked
             await asyncio.sleep(0.01)
     watching.cancel()

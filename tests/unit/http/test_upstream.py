@@ -32,7 +32,7 @@ async def test_a_whole_answer_arrives_whole(calls, raw_upstream, pieces, body, c
     upstream = await raw_upstream(says(*pieces, close=close))
     pool = calls.pool(upstream.port)
     for _ in range(2):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await read(await calls.send(pool)) == body
     assert upstream.connections == (2 if close else 1)
 
@@ -53,7 +53,7 @@ async def test_a_whole_answer_arrives_whole(calls, raw_upstream, pieces, body, c
 )
 async def test_a_body_that_breaks_off_is_broken(calls, raw_upstream, data, read):
     upstream = await raw_upstream(says(data, close=True))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with pytest.raises(UpstreamBroken):
             await read(await calls.send(calls.pool(upstream.port)))
     assert upstream.connections == 1
@@ -107,7 +107,7 @@ async def test_a_reset_ends_an_answer_without_length_as_broken(calls, raw_upstre
 )
 async def test_what_is_no_answer_is_broken(calls, raw_upstream, data):
     upstream = await raw_upstream(says(data, close=True))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with pytest.raises(UpstreamBroken) as caught:
             await (await calls.send(calls.pool(upstream.port))).read()
     assert caught.value.may_fall_back
@@ -153,7 +153,7 @@ async def test_bytes_that_nobody_asked_for_close_an_idle_connection(calls, raw_u
     upstream = await raw_upstream(talk)
     pool = calls.pool(upstream.port)
     assert await calls.read(pool) == b"ok"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await left.wait()
     assert await calls.read(pool) == b"ok"
 
@@ -178,7 +178,7 @@ async def test_an_endless_trailer_is_cut(calls, raw_upstream):
             await line.say(b"y" * 65536)
 
     upstream = await raw_upstream(talk)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with pytest.raises(UpstreamBroken, match="too large"):
             await calls.read(calls.pool(upstream.port))
 
@@ -204,7 +204,7 @@ async def test_giving_up_a_complete_answer_leaves_the_connection_to_others(calls
     first.pause_reading()
     first.fail(UpstreamError("late"))
     go.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await second.read() == b"second"
     assert await first.read() == b""
     assert upstream.connections == 1
@@ -234,7 +234,7 @@ async def test_when_closed_is_called_once_however_an_answer_ends(calls, raw_upst
     async def give_up(reply):
         reply.abort()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await ended_by(says(HEAD + b"content-length: 2\r\n\r\n", b"ok"), read)
         await ended_by(says(CHUNKED + b"2\r\n", close=True), break_while_reading)
         await ended_by(silent_after(CHUNKED)[0], give_up)
@@ -249,7 +249,7 @@ async def test_the_end_of_a_connection_after_an_answer_without_length_is_not_the
 
     upstream = await raw_upstream(talk)
     pool = calls.pool(upstream.port)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert (await calls.send(pool)).status == 204
         assert (await calls.send(pool)).status == 204
     assert upstream.connections == 2
@@ -272,7 +272,7 @@ async def test_an_error_of_the_reader_ends_the_answer(calls, raw_upstream):
     with pytest.raises(UpstreamError) as caught:
         await pour(reply)
     assert caught.value.code == "mine"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await left.wait()
 
 

@@ -56,6 +56,7 @@ class House:
     operations: frozenset = frozenset(Operation)
     wires: dict = field(default_factory=lambda: dict(WIRES))
     sent: list = field(default_factory=list)
+    images_as_data: bool = False
 
     def wire(self, operation, preferred):
         return self.wires[operation] if operation in self.operations else None
@@ -196,7 +197,7 @@ class Line:
 
     async def run(self, client=None):
         client = client or self.client()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self.gateway.run(client.call, client)
         return client
 

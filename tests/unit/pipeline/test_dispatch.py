@@ -234,7 +234,7 @@ async def test_a_client_that_leaves_during_a_wait_leaves_at_once(line):
     line.dispatch._sleep = lambda _seconds: pause.wait()
     line.play(a=DEAD)
     going = asyncio.ensure_future(run(line, line.client(), "a"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await pause.reached.wait()
     going.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -339,7 +339,7 @@ async def test_a_client_that_leaves_makes_way_for_the_next_probe(line, answer):
     line.clock.seconds += 30
     line.play(a=[pause := Pause(), answer(b"one")])
     going = asyncio.ensure_future(run(line, line.client(), "a"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await pause.reached.wait()
     with pytest.raises(Unavailable):
         await run(line, line.client(), "a")
@@ -358,7 +358,7 @@ async def test_the_first_byte_of_a_probe_lets_the_others_in(line, answer):
     line.play(a=[answer(b"one", pause := Pause(), b"two"), answer(b"three")])
     slow, quick = line.client(), line.client()
     going = asyncio.ensure_future(run(line, slow, "a"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await pause.reached.wait()
         await run(line, quick, "a")
         pause.go_on.set()
@@ -371,7 +371,7 @@ async def test_of_many_calls_at_once_one_tries_a_target_that_was_left_alone(line
     line.clock.seconds += 30
     line.play(a=[pause := Pause(), answer(b"one")])
     going = [asyncio.ensure_future(run(line, line.client(), "a")) for _ in range(50)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await pause.reached.wait()
         pause.go_on.set()
         ended = await asyncio.gather(*going, return_exceptions=True)

@@ -64,7 +64,7 @@ def test_an_engine_is_never_sent_to_fetch_something(kind, url, bare):
     ],
 )
 def test_no_spelling_hides_a_link(part):
-    with pytest.raises(BadRequest, match="not from the network"):
+    with pytest.raises(BadRequest, match="takes nothing from the network"):
         check_fields(messages(b'[{"role":"user","content":[%b]}]' % part))
 
 

@@ -94,12 +94,12 @@ def start(pools):
 
 async def send(local, call=None):
     call = call or make_call()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await local.send(call, TARGET, local.wire(call.operation, call.wire), call.fields)
 
 
 async def read(answer):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await answer.read()
 
 
@@ -210,7 +210,7 @@ async def streaming(upstream):
 async def test_the_model_stays_loaded_until_its_answer_is_complete(start, upstream, streaming):
     local, slots = start(address_of(upstream))
     answer = await send(local, make_call(stream=True))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await streaming.sent.wait()
         assert await answer.next()
     assert slots.released == [0]
@@ -228,7 +228,7 @@ async def test_an_answer_that_is_given_up_frees_the_model(start, upstream, strea
     answer.abort()
     assert slots.released == [1]
     streaming.go_on.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await streaming.left.wait()
 
 
@@ -252,7 +252,7 @@ async def test_an_engine_that_breaks_off_frees_the_model(start, upstream, stream
 async def test_every_piece_of_an_answer_proves_that_the_engine_computes(start, upstream, streaming):
     local, slots = start(address_of(upstream))
     answer = await send(local, make_call(stream=True))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await answer.next()
     before = slots.leases[0].answers
     assert before >= 1
@@ -289,7 +289,7 @@ async def test_an_engine_that_gave_no_head_in_time_is_suspected(upstream, pools)
     slots = Slots(address_of(upstream))
     pool = pools.pool(parse_base_url(upstream.url)[0], impatient)
     going = asyncio.ensure_future(send(Local(slots, lambda _: pool, SystemClock())))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await silent.reached.wait()
         for now in (1.0, 2.0):
             pool.sweep(now)
@@ -307,7 +307,7 @@ async def test_a_client_that_leaves_without_a_byte_says_something_of_the_engine_
     clock = StillClock()
     local, slots = start(address_of(upstream), clock=clock)
     going = asyncio.ensure_future(send(local, make_call(stream=True)))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await silent.reached.wait()
         clock.seconds += seconds
         if starts:
@@ -330,7 +330,7 @@ async def test_a_cancelled_request_frees_the_model(start, upstream):
     upstream.script = script
     local, slots = start(address_of(upstream))
     going = asyncio.ensure_future(send(local))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await reached.wait()
         going.cancel()
         with pytest.raises(asyncio.CancelledError):

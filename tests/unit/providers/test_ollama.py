@@ -298,7 +298,7 @@ class WatchedCatalogue(Catalogue):
 
     async def leads(self, name, tag):
         """Waits until `name` leads to the model `tag` of the Ollama, or nowhere when that is None."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while ((plan := self.plan(name)) and plan.targets[0].model) != tag:
                 self.changed.clear()
                 await self.changed.wait()

@@ -53,12 +53,12 @@ async def ask(provider, call):
     """The answer to a call in the wire that the provider has for it."""
     wire = provider.wire(call.operation, call.wire)
     assert wire is call.wire
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await provider.send(call, TARGET, wire, call.fields)
 
 
 async def send(provider, call):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await (await ask(provider, call)).read()
 
 
@@ -179,7 +179,7 @@ async def test_lines_pass_as_they_come(connect, upstream):
     upstream.script = script
     answer = await ask(connect(), native_call())
     assert answer.header(b"content-type") == b"application/x-ndjson"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         begin = await answer.next()
         assert data.startswith(begin)
         assert begin != data
@@ -198,7 +198,7 @@ async def test_lines_that_break_off_are_broken(connect, upstream):
     upstream.script = script
     answer = await ask(connect(), native_call())
     with pytest.raises(UpstreamBroken):
-        await asyncio.wait_for(answer.pour(lambda data: None), 5)
+        await asyncio.wait_for(answer.pour(lambda data: None), 30)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ async def test_native_answers_are_not_read_into_events(connect, upstream):
 async def test_changes_of_its_models_are_asked_for_beside_v1(connect, upstream, method):
     upstream.script = answering(ndjson({"status": "success"}))
     provider = connect(keys=(Secret("k1"),))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         answer = await provider.manage(method, "/api/pull", b'{"model":"m"}')
         assert json.loads(await answer.read()) == {"status": "success"}
     (request,) = upstream.requests

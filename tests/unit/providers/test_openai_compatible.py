@@ -45,7 +45,7 @@ def connect(pools, upstream):
 
 async def send(provider, call=None, wire=None):
     call = call or make_call()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         answer = await provider.send(call, TARGET, wire or call.wire, call.fields)
         return await answer.read()
 
@@ -306,7 +306,7 @@ async def test_a_client_that_leaves_closes_the_upstreams_connection(connect, ups
 
     upstream.script = script
     going = asyncio.ensure_future(send(connect()))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await reached.wait()
         going.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -513,7 +513,7 @@ async def test_the_limit_of_one_model_leaves_the_key_to_another(ring, upstream):
     provider._keys.succeeded(0)
     upstream.script = by_key()
     call = make_call()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         other = Target(provider="house", model="other")
         assert content(await (await provider.send(call, other, call.wire, call.fields)).read()) == "first"
 

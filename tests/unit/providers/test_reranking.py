@@ -44,7 +44,7 @@ def connect(upstream, pools):
 
 async def rerank(provider, model, **fields):
     call = make_call(Operation.RERANK, **fields)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         answer = await provider.send(call, Target(provider="house", model=model), Wire.RERANK, call.fields)
         return json.loads(await answer.read())
 

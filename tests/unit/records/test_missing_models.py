@@ -96,7 +96,7 @@ async def test_it_writes_by_itself_until_it_is_cancelled(database, clock):
     missing = MissingModels(run, clock, NEAREST.get, write_seconds=0.001)
     ask(missing)
     task = asyncio.create_task(missing.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await written.wait()
     task.cancel()
     assert [row[0] for row in rows(database)] == ["gtp-5"]

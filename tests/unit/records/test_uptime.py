@@ -238,7 +238,7 @@ class Stage:
     async def turns(self, number):
         for _ in range(number):
             self.turn.clear()
-            await asyncio.wait_for(self.turn.wait(), 5)
+            await asyncio.wait_for(self.turn.wait(), 30)
 
     def rows(self):
         columns = uptime_checks.c

@@ -8,7 +8,7 @@ from stellwerk.core.plan import Model, Price
 from stellwerk.routing.catalogue import Alias, AliasCycleError, Catalogue
 from stellwerk.routing.discovery import Discovery, Settings, Source, with_registered
 
-DEADLINE = 5
+DEADLINE = 30.0
 
 
 class Clock:

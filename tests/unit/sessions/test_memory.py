@@ -154,7 +154,7 @@ def test_two_who_change_it_at_once_leave_one_of_both(tmp_path, block, clock):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     content = block.current().content
     assert MemoryBlock(tmp_path, clock).current().content == content
     assert len(versions(tmp_path)) == 7

@@ -9,7 +9,7 @@ from stellwerk.sessions.sessions import Sessions, SessionsSettings
 from stellwerk.sessions.store import FileSessions
 from stellwerk.storage.failures import storage_unavailable
 
-DEADLINE = 5.0
+DEADLINE = 30.0
 
 
 @pytest.fixture

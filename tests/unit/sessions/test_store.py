@@ -211,7 +211,7 @@ def test_who_waited_for_a_folder_that_went_away_waits_for_the_new_one(store, ses
         writer.join(0.05)
         assert writer.is_alive()
         file.write_text('{"history":[{"role":"user","content":"of another"},{"role":"assistant","content":"a"}]}')
-    writer.join(10)
+    writer.join(60)
     assert questions(store) == ["of another", "of the writer"]
 
 
@@ -220,6 +220,6 @@ def test_many_threads_lose_nothing(store, sessions):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert sorted(questions(store)) == [f"{n}" for n in range(8)]
     assert len(json.loads((sessions / "m-x.json").read_text())["history"]) == 16

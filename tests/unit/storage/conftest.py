@@ -54,7 +54,7 @@ def texts(database):
 def until():
     """Waits until a condition holds, with a deadline."""
 
-    def wait(condition, within=5.0):
+    def wait(condition, within=30.0):
         deadline = time.monotonic() + within
         pause = threading.Event()
         while not condition():

@@ -65,7 +65,7 @@ def test_a_locked_database_is_unavailable_for_writing_and_can_still_be_read(data
 
 async def test_reading_does_not_hold_up_the_event_loop(database):
     let_go = threading.Event()
-    reading = asyncio.create_task(database.fetch(lambda connection: let_go.wait(5)))
+    reading = asyncio.create_task(database.fetch(lambda connection: let_go.wait(30)))
     await asyncio.sleep(0)
     let_go.set()
     assert await reading

@@ -27,7 +27,7 @@ def logged(tmp_path):
             try:
                 action(writer)
             finally:
-                writer.stop()
+                writer.stop(30)
         return path.read_text().splitlines()
 
     return run
@@ -59,7 +59,7 @@ def test_an_idle_writer_wakes_for_the_next_line():
                 log.info("line %d", number)
                 assert json.loads(lines.readline())["message"] == f"line {number}"
         finally:
-            writer.stop()
+            writer.stop(30)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_blocked_pipe_costs_lines_but_never_time(make_outcome):
         stopper = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.buffer.read()"], stdin=reader)
         writer.stop(10)
         stream.close()
-        stopper.wait(10)
+        stopper.wait(30)
         assert writer.waiting == 0
 
 
@@ -211,7 +211,7 @@ def test_a_closed_pipe_drops_lines_and_counts_them(make_outcome):
         writer = start_logs(LogSettings(format="json"), stream)
         writer.log_call(make_outcome())
         log.info("nobody reads this")
-        writer.stop()
+        writer.stop(30)
     assert writer.dropped >= 2
 
 
@@ -220,7 +220,7 @@ def test_a_closed_stream_drops_lines_and_counts_them():
     writer = start_logs(LogSettings(format="json"), stream)
     stream.close()
     log.info("nobody reads this")
-    writer.stop()
+    writer.stop(30)
     assert writer.dropped >= 1
 
 
@@ -234,7 +234,7 @@ def test_a_blocked_log_does_not_keep_the_process_from_ending():
     )
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
     try:
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.stderr.close()
@@ -247,7 +247,7 @@ def test_a_terminal_gets_coloured_short_lines_unless_it_refuses(monkeypatch, no_
     with os.fdopen(master, "rb", buffering=0) as terminal, os.fdopen(slave, "w") as stream:
         writer = start_logs(LogSettings(), stream)
         log.warning("mind the gap")
-        writer.stop()
+        writer.stop(30)
         line = terminal.read(1_000)
     assert b"tests: mind the gap" in line
     assert (b"\x1b[" in line) is coloured
@@ -257,7 +257,7 @@ def test_what_is_not_a_terminal_gets_json():
     stream = io.StringIO()
     writer = start_logs(LogSettings(), stream)
     log.warning("mind the gap")
-    writer.stop()
+    writer.stop(30)
     assert json.loads(stream.getvalue())["message"] == "mind the gap"
 
 

@@ -20,7 +20,7 @@ NOW = 1_795_255_200.0
 """2026-11-21 10:00 UTC."""
 KEY = "sk-canary-of-the-console"
 LOGIN = "eyJhbGciOiJIUzI1NiJ9.e30.c2ln"
-DEADLINE = 10.0
+DEADLINE = 60.0
 
 
 @dataclass

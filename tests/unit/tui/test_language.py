@@ -4,6 +4,7 @@ import pytest
 
 from stellwerk.routing.auto_switch import Loaded, SwitchRules, Use, recommend
 from stellwerk.tui.language import TEXTS, Words, language
+from stellwerk.tui.trouble import ConsoleTrouble
 
 
 def placeholders(template: str) -> set[str]:
@@ -56,3 +57,10 @@ def test_a_reason_that_nobody_knows_stays_as_it_is():
 def test_a_state_without_a_word_is_shown_as_it_is():
     assert Words("de").state("hibernating") == "hibernating"
     assert Words("de").state("crashed") == "abgestürzt"
+
+
+def test_what_a_gateway_refuses_is_said_in_the_language_of_the_console():
+    trouble = ConsoleTrouble("trouble.answer", 409, code=409, message="Port 4801 is used by another program.")
+    trouble.code = "port_taken"
+    assert Words("de").trouble(trouble) == "409: Diesen Port benutzt ein anderes Programm."
+    assert Words("en").trouble(trouble) == "409: Port 4801 is used by another program."

@@ -29,7 +29,7 @@ def clock(clock):
 def database(folder):
     """Like `open_database`, but who waits for a lock gives up sooner."""
     path = folder / FILE_NAME
-    writing, reading = (make_engine(path, immediate=immediate, busy_seconds=0.2) for immediate in (True, False))
+    writing, reading = (make_engine(path, immediate=immediate, busy_seconds=1) for immediate in (True, False))
     database = Database(path, writing=writing, reading=reading)
     yield database
     database.close()
@@ -97,7 +97,7 @@ def subscription(database):
 def until():
     """Waits until a condition holds, with a deadline."""
 
-    async def wait(condition, within=5.0):
+    async def wait(condition, within=30.0):
         async with asyncio.timeout(within):
             while not condition():  # noqa: ASYNC110 - what is waited for happens in another thread
                 await asyncio.sleep(0.002)

@@ -14,7 +14,7 @@ BODY = b'{"type":"key.parked","timestamp":"2026-11-21T00:00:00Z","data":{}}'
 
 @pytest.fixture
 def post(upstream, clock):
-    async def run(script=None, *, send=None, seconds=5.0, allowed=True):
+    async def run(script=None, *, send=None, seconds=60.0, allowed=True):
         if script is not None:
             upstream.script = script
         egress = Egress(lambda: [f"http://127.0.0.1:{upstream.port}"] if allowed else [])

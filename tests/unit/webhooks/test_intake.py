@@ -32,10 +32,10 @@ def busy(writer):
 
     def hold(_):
         running.set()
-        go.wait(5)
+        go.wait(30)
 
     writer.submit(hold)
-    assert running.wait(5)
+    assert running.wait(30)
     yield go.set
     go.set()
 
@@ -79,7 +79,7 @@ async def test_what_the_storage_refuses_waits_and_is_stored_later(intake, databa
     lock = sqlite3.connect(database.path, isolation_level=None, timeout=0.1)
     lock.execute("BEGIN IMMEDIATE")
     intake.add(message())
-    await until(lambda: not writer.healthy, within=10)
+    await until(lambda: not writer.healthy)
     await intake.flush()
     assert intake.waiting == 1
     lock.execute("ROLLBACK")

@@ -1,6 +1,7 @@
 """`POST /auth/token` as AI Gateway documents it: a form, JSON or the query, and a name or an e-mail address."""
 
 import hmac
+from collections.abc import Container
 
 import msgspec
 from sqlalchemy import Connection
@@ -13,6 +14,7 @@ from stellwerk.api.login import LoginAPI, TokenPair
 from stellwerk.auth.users import find_user_by_email, find_users_by_name
 from stellwerk.core.errors import Unauthenticated
 from stellwerk.core.principal import OPEN
+from stellwerk.http.cors import NOBODY
 from stellwerk.http.exchange import Exchange, Headers
 
 _JSON: Headers = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
@@ -21,11 +23,15 @@ _REFRESH = "refresh_token"
 
 
 class TokensAPI:
-    def __init__(self, login: LoginAPI, fetch: RunInTransaction, *, demo_login: bool) -> None:
-        """`demo_login` says whether programs on this machine may be `admin` with the documented password."""
+    def __init__(
+        self, login: LoginAPI, fetch: RunInTransaction, *, demo_login: bool, names: Container[str] = ()
+    ) -> None:
+        """`demo_login` says whether programs on this machine may be `admin` with the documented password; `names` are
+        those of this machine."""
         self._login = login
         self._fetch = fetch
         self._demo_login = demo_login
+        self._names = names
 
     def register(self, routes: Routes) -> None:
         routes.add("POST", "/auth/token", OPEN, self._issue)
@@ -47,8 +53,9 @@ class TokensAPI:
             return await self._login.issue(grant, exchange.peer)
         if not (grant.username or "").strip() or not (grant.password or "").strip():
             raise _wrong()
-        if self._demo_login and _is_demo(grant) and is_at_this_machine(exchange):
-            check_no_foreign_page(exchange)
+        if self._demo_login and _is_demo(grant) and is_at_this_machine(exchange, self._names):
+            # No page of another site may be an admin, whoever may call models from it.
+            check_no_foreign_page(exchange, NOBODY)
             return await self._log_demo_in()
         email = await self._fetch(lambda connection: _email_of(connection, grant.username or ""))
         return await self._login.issue(msgspec.structs.replace(grant, username=email), exchange.peer)

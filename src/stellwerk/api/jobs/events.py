@@ -4,6 +4,7 @@ import asyncio
 import codecs
 import re
 from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 
 import msgspec
 
@@ -16,6 +17,11 @@ _SILENT_LOOKS = 20
 """So many looks without an event are followed by a comment, so that nothing between takes the stream for dead."""
 _COMMENT = b": it goes on\n\n"
 _POINT = re.compile(rb"([0-9]{1,6}):([0-9]{1,12})")
+
+
+class JobEventWriter(Protocol):
+    def write(self, event: JobEvent) -> bytes:
+        """What the client is told of it; b"" for nothing."""
 
 
 class EventWriter:
@@ -62,7 +68,7 @@ def _new_decoder() -> codecs.IncrementalDecoder:
 
 
 async def write_events(
-    exchange: Exchange, following: AsyncIterator[JobEvent], writer: EventWriter, stopping: Callable[[], bool]
+    exchange: Exchange, following: AsyncIterator[JobEvent], writer: JobEventWriter, stopping: Callable[[], bool]
 ) -> None:
     """Until the job has ended, nobody is there any more, or the gateway stops."""
     looks = 0

@@ -130,19 +130,18 @@ class OpenAIReply:
         exchange = self._exchange
         write = exchange.write if self._transcript is None else self._write_down
         self._start(target, meter)
-        write(first)
         exchange.feed_from(answer)
 
         def pass_on(data: bytes) -> None:
             try:
-                out = stream.feed(data)
+                # An exchange that translates may find that what it is given cannot be read.
+                if out := stream.feed(data):
+                    write(out)
             except UpstreamError as error:
                 answer.fail(error)
-            else:
-                if out:
-                    write(out)
 
         try:
+            write(first)
             await answer.pour(pass_on)
             write(stream.end())
         except asyncio.CancelledError:

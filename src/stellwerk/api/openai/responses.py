@@ -1,26 +1,35 @@
-"""OpenAI's /v1/responses over chat completions: at once, or in the background as a job."""
+"""OpenAI's /v1/responses over chat completions: at once, as a stream, or in the background as a job."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from stellwerk.api._bodies import decode_body
 from stellwerk.api._guard import Request, RequestHandler, Routes
+from stellwerk.api.jobs.events import first_of, write_events
 from stellwerk.api.jobs.exchange import CollectingExchange
 from stellwerk.api.jobs.intake import Intake, headers_of_call, new_job
 from stellwerk.api.jobs.ownership import Ownership
 from stellwerk.api.openai.files import read_id, read_query, respond
 from stellwerk.api.openai.responses_answers import (
     METADATA,
+    begin_response,
     job_of_id,
     new_response_id,
     show_job_response,
     show_response,
 )
+from stellwerk.api.openai.responses_items import OutputItems
+from stellwerk.api.openai.responses_replay import ResponseReplay
 from stellwerk.api.openai.responses_requests import ResponsesBody, to_chat
+from stellwerk.api.openai.responses_stream import ResponseStream
+from stellwerk.api.openai.responses_tools import full_names
 from stellwerk.core.clock import Clock
-from stellwerk.core.errors import BadRequest, NotFound, UpstreamBroken
+from stellwerk.core.errors import BadRequest, GatewayError, NotFound, UpstreamBroken
 from stellwerk.core.principal import CALLERS, READERS
+from stellwerk.http.exchange import Exchange, Headers
 from stellwerk.jobs.job import Job, NewJob
 from stellwerk.jobs.jobs import Jobs
 
@@ -32,8 +41,16 @@ _BODY = msgspec.json.Decoder(ResponsesBody)
 _FORWARDED = (b"x-ratelimit-", b"x-stellwerk-", b"openai-processing-ms")
 
 
+_STREAM: Headers = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
 class _Look(msgspec.Struct):
     stream: bool = False
+    starting_after: Annotated[int, Meta(ge=-1)] | None = None
 
 
 class ResponsesAPI:
@@ -44,13 +61,16 @@ class ResponsesAPI:
         handlers: Mapping[tuple[str, str], RequestHandler],
         ownership: Ownership,
         clock: Clock,
+        stopping: Callable[[], bool],
     ) -> None:
-        """`handlers` are the live ones: that of chats answers here too."""
+        """`handlers` are the live ones: that of chats answers here too. `stopping` says whether the gateway wants its
+        last answers to go out."""
         self._jobs = jobs
         self._intake = intake
         self._handlers = handlers
         self._ownership = ownership
         self._clock = clock
+        self._stopping = stopping
 
     def register(self, routes: Routes) -> None:
         routes.add("POST", PATH, CALLERS, self._create)
@@ -63,10 +83,17 @@ class ResponsesAPI:
         body = _read(request)
         if body.background and not request.background:
             job = await self._intake.enqueue(await self._accept(request))
-            respond(request, show_job_response(await self._jobs.get(job.id, with_result=True)))
+            if body.stream:
+                await self._tell(request, job.id, -1)
+            else:
+                respond(request, show_job_response(await self._jobs.get(job.id, with_result=True)))
+            return
+        response = begin_response(body, new_response_id(), self._clock.now())
+        if body.stream:
+            await self._stream(request, body, response)
             return
         chat = await self._ask(request, body)
-        shown = show_response(body, new_response_id(), self._clock.now(), chat.collected)
+        shown = show_response(response, chat.collected, _output(body))
         headers = [(name, value) for name, value in chat.sent_headers.items() if name.startswith(_FORWARDED)]
         head = ((b"x-request-id", request.id.encode()), (b"content-type", b"application/json"), *headers)
         request.exchange.respond(200, head, shown)
@@ -77,22 +104,40 @@ class ResponsesAPI:
         exchange = CollectingExchange(
             _CHAT[1],
             msgspec.json.encode(to_chat(body)),
-            {name: value for name, value in asking.headers.items() if name != b"content-type"},
+            _headers_of_chat(asking),
             received=asking.received,
             most_bytes=_ANSWER_BYTES,
         )
         exchange.peer = asking.peer
-        inner = Request(exchange, request.id, request.principal, background=request.background, look=request.look)
-        await self._handlers[_CHAT](inner)
+        await self._answer_chat(request, exchange)
         if exchange.too_large or exchange.broken or exchange.status != 200:
             raise UpstreamBroken("The upstream's answer cannot be read.")
         return exchange
+
+    async def _stream(self, request: Request, body: ResponsesBody, response: dict[str, Any]) -> None:
+        """The same for a stream, which is refused as the chat is as long as nothing of it was sent."""
+        asking = request.exchange
+        chat, headers = msgspec.json.encode(to_chat(body)), _headers_of_chat(asking)
+        await self._answer_chat(
+            request, ResponseStream(asking, _CHAT[1], chat, headers, response=response, output=_output(body))
+        )
+
+    async def _answer_chat(self, request: Request, exchange: Exchange) -> None:
+        inner = Request(exchange, request.id, request.principal, background=request.background, look=request.look)
+        try:
+            await self._handlers[_CHAT](inner)
+        except GatewayError as error:
+            if error.param is not None and error.param.startswith("messages"):
+                # The caller has sent none: they were made of his input.
+                error.param = "input"
+            raise
 
     async def _accept(self, request: Request) -> NewJob:
         """The job of a response: its body is that of one at once."""
         body = _read(request)
         fields = msgspec.json.decode(request.exchange.body, type=dict[str, msgspec.Raw])
-        fields.pop("background", None)
+        for name in ("background", "stream"):
+            fields.pop(name, None)
         plain, headers = msgspec.json.encode(fields), headers_of_call(request.exchange.headers)
         checked = await self._intake.check(request.caller, PATH, plain, headers)
         labels = {"model": body.model}
@@ -104,11 +149,23 @@ class ResponsesAPI:
         return new_job(request, queue=checked.queue, path=PATH, body=plain, headers=headers, labels=labels)
 
     async def _show(self, request: Request) -> None:
-        if read_query(request, _Look).stream:
-            # OpenAI's clients take any other answer for a stream without events.
-            raise _not_streamed()
+        look = read_query(request, _Look)
         job = await self._find(request)
-        respond(request, show_job_response(await self._jobs.get(job.id, with_result=True)))
+        if look.stream:
+            await self._tell(request, job.id, -1 if look.starting_after is None else look.starting_after)
+        else:
+            respond(request, show_job_response(await self._jobs.get(job.id, with_result=True)))
+
+    async def _tell(self, request: Request, job_id: str, after: int) -> None:
+        """Streams what happens to a response in the background. It goes on without whoever listens."""
+        exchange, replay = request.exchange, ResponseReplay(after)
+        following = await first_of(self._jobs.follow(job_id))
+        exchange.start(200, ((b"x-request-id", request.id.encode()), *_STREAM))
+        await write_events(exchange, following, replay, self._stopping)
+        job = await self._jobs.get(job_id, with_result=True)
+        if job.state.ended:
+            exchange.write(replay.end(job))
+        exchange.finish()
 
     async def _cancel(self, request: Request) -> None:
         job = await self._find(request)
@@ -138,18 +195,16 @@ class ResponsesAPI:
         )
 
 
+def _output(body: ResponsesBody) -> OutputItems:
+    return OutputItems(_ANSWER_BYTES, full_names(body.tools or ()))
+
+
+def _headers_of_chat(exchange: Exchange) -> dict[bytes, bytes]:
+    return {name: value for name, value in exchange.headers.items() if name != b"content-type"}
+
+
 def _read(request: Request) -> ResponsesBody:
     exchange = request.exchange
     body = decode_body(exchange.body, exchange.headers.get(b"content-type"), _BODY)
-    if body.background and body.stream:
-        raise _not_streamed()
     to_chat(body)
     return body
-
-
-def _not_streamed() -> BadRequest:
-    return BadRequest(
-        "A response in the background is not streamed here: GET /api/requests/{id}/events follows its job.",
-        param="stream",
-        code="unsupported_parameter",
-    )

@@ -1,15 +1,20 @@
 """Chat completions, and jobs of them, as the objects of OpenAI's Responses API."""
 
 import os
-from typing import Any, Final
+from itertools import chain
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
+from stellwerk.api.openai.responses_items import INCOMPLETE, Choice, OutputItems
 from stellwerk.api.openai.responses_requests import ResponsesBody
+from stellwerk.api.openai.responses_tools import show_tool
 from stellwerk.core.errors import UpstreamBroken
+from stellwerk.core.outcome import Usage
 from stellwerk.jobs.job import Job, State
+from stellwerk.providers.openai_usage import read_usage
 
-_INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _STATUSES: Final = {
     State.QUEUED: "queued",
     State.LEASED: "in_progress",
@@ -19,29 +24,60 @@ _STATUSES: Final = {
     State.CANCELLED: "cancelled",
 }
 _ERROR_CODES: Final = {429: "rate_limit_exceeded", 400: "invalid_prompt"}
+_CODES_OF_TYPES: Final = {"rate_limit_error": "rate_limit_exceeded", "invalid_request_error": "invalid_prompt"}
+_NULL = msgspec.Raw(b"null")
 METADATA: Final = "metadata"
 """Label of a job that holds the client's pairs as JSON."""
 
 
-def show_response(body: ResponsesBody, response_id: str, created_at: float, chat: bytes) -> bytes:
-    """The response for a whole chat completion. Raises UpstreamBroken for what is none."""
+class _Chat(msgspec.Struct):
+    choices: Annotated[list[Choice], Meta(min_length=1)]
+    # Raw cannot be one of several types, so what is absent reads as null.
+    usage: msgspec.Raw = _NULL
+
+
+_decode_chat = msgspec.json.Decoder(_Chat).decode
+
+
+def show_response(response: dict[str, Any], chat: bytes, output: OutputItems) -> bytes:
+    """The begun response, with `output`, still empty, for what a whole chat completion brings. Raises UpstreamError for
+    what is none."""
     try:
-        answer = msgspec.json.decode(chat, type=dict[str, Any])
-        choice = answer["choices"][0]
-        message = choice["message"]
-        output = _output(message, choice)
-        usage = _usage(answer.get("usage"))
-    except (msgspec.DecodeError, LookupError, TypeError, AttributeError):
+        answer = _decode_chat(chat)
+    except (ValueError, RecursionError):
         raise UpstreamBroken("The upstream's answer cannot be read.") from None
-    reason = _INCOMPLETE.get(choice.get("finish_reason"))
-    response = _response(body, response_id, created_at)
-    response |= {
-        "status": "completed" if reason is None else "incomplete",
+    choice = answer.choices[0]
+    if choice.message is None:
+        raise UpstreamBroken("The upstream's answer cannot be read.")
+    for _ in chain(output.take(choice, len(chat)), output.end()):
+        pass
+    return msgspec.json.encode(end_response(response, output, read_usage(answer.usage))[1])
+
+
+def end_response(
+    response: dict[str, Any], output: OutputItems, usage: Usage | None
+) -> tuple[Literal["completed", "incomplete"], dict[str, Any]]:
+    """Its status, and the response at the end of its output."""
+    reason = INCOMPLETE.get(output.reason or "")
+    status: Literal["completed", "incomplete"] = "completed" if reason is None else "incomplete"
+    ended = {
+        "status": status,
         "incomplete_details": None if reason is None else {"reason": reason},
-        "output": output,
-        "usage": usage,
+        "output": output.items,
+        "usage": _show_usage(usage),
     }
-    return msgspec.json.encode(response)
+    return status, response | ended
+
+
+def fail_response(
+    response: dict[str, Any], output: OutputItems, usage: Usage | None, error: dict[str, Any]
+) -> dict[str, Any]:
+    """The response that an error has ended, `error` being that of a chat, with what was there before it."""
+    said = {
+        "code": _CODES_OF_TYPES.get(str(error.get("type")), "server_error"),
+        "message": str(error.get("message") or "The response could not be made."),
+    }
+    return response | {"status": "failed", "error": said, "output": output.items, "usage": _show_usage(usage)}
 
 
 def show_job_response(job: Job) -> dict[str, Any]:
@@ -53,7 +89,7 @@ def show_job_response(job: Job) -> dict[str, Any]:
             done["completed_at"] = int(job.finished_at)
         return done
     body = ResponsesBody(model=job.labels.get("model", job.queue), input="")
-    response = _response(body, id_of_job(job.id), job.created_at)
+    response = begin_response(body, id_of_job(job.id), job.created_at)
     metadata = msgspec.json.decode(job.labels.get(METADATA, "{}"))
     response |= {"status": _STATUSES[job.state], "background": True, "store": True, "metadata": metadata}
     if job.state in (State.FAILED, State.DEAD):
@@ -80,11 +116,12 @@ def new_response_id() -> str:
     return f"resp_{os.urandom(24).hex()}"
 
 
-def _response(body: ResponsesBody, response_id: str, created_at: float) -> dict[str, Any]:
+def begin_response(body: ResponsesBody, response_id: str, created_at: float) -> dict[str, Any]:
+    """The response before anything of its output is there."""
     text = msgspec.to_builtins(body.text) if body.text is not None else {}
     chosen = {name: value for name, value in (text.get("format") or {"type": "text"}).items() if value is not None}
     effort = body.reasoning.effort if body.reasoning is not None else None
-    tools = [] if body.tools is None else [_shown_tool(msgspec.to_builtins(tool)) for tool in body.tools]
+    tools = [] if body.tools is None else [show_tool(tool) for tool in body.tools]
     return {
         "id": response_id,
         "object": "response",
@@ -113,64 +150,13 @@ def _response(body: ResponsesBody, response_id: str, created_at: float) -> dict[
     }
 
 
-def _shown_tool(tool: dict[str, Any]) -> dict[str, Any]:
-    # OpenAI's clients want both of these, null or not.
-    return {"parameters": None, "strict": None} | {name: value for name, value in tool.items() if value is not None}
-
-
-def _output(message: dict[str, Any], choice: dict[str, Any]) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = []
-    thought = message.get("reasoning_content") or message.get("reasoning")
-    if isinstance(thought, str) and thought:
-        content = [{"type": "reasoning_text", "text": thought}]
-        items.append({"type": "reasoning", "id": _new_id("rs"), "summary": [], "content": content})
-    parts: list[dict[str, Any]] = []
-    text = message.get("content")
-    if isinstance(text, str) and (text or not message.get("tool_calls")):
-        logprobs = choice.get("logprobs") or {}
-        parts.append(
-            {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs.get("content") or []}
-        )
-    if isinstance(message.get("refusal"), str) and message["refusal"]:
-        parts.append({"type": "refusal", "refusal": message["refusal"]})
-    if parts:
-        whole = choice.get("finish_reason") not in _INCOMPLETE
-        items.append(
-            {
-                "type": "message",
-                "id": _new_id("msg"),
-                "status": "completed" if whole else "incomplete",
-                "role": "assistant",
-                "content": parts,
-            }
-        )
-    return items + [_function_call(call) for call in message.get("tool_calls") or ()]
-
-
-def _function_call(call: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "function_call",
-        "id": _new_id("fc"),
-        "call_id": call["id"],
-        "name": call["function"]["name"],
-        "arguments": call["function"].get("arguments") or "",
-        "status": "completed",
-    }
-
-
-def _usage(usage: Any) -> dict[str, Any] | None:
-    if not isinstance(usage, dict):
+def _show_usage(usage: Usage | None) -> dict[str, Any] | None:
+    if usage is None:
         return None
-    read, written = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-    inputs, outputs = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
     return {
-        "input_tokens": read,
-        "input_tokens_details": {"cached_tokens": inputs.get("cached_tokens") or 0, "cache_write_tokens": 0},
-        "output_tokens": written,
-        "output_tokens_details": {"reasoning_tokens": outputs.get("reasoning_tokens") or 0},
-        "total_tokens": read + written,
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.input_tokens + usage.output_tokens,
     }
-
-
-def _new_id(prefix: str) -> str:
-    return f"{prefix}_{os.urandom(16).hex()}"

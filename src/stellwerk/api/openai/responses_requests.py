@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from stellwerk.api.openai.responses_tools import MOST_TOOLS, Tool, cannot, chat_tool_choice, chat_tools, flat_name
 from stellwerk.core.errors import BadRequest
 
 _Text = Annotated[str, Meta(max_length=64)]
@@ -38,14 +39,6 @@ class Reasoning(msgspec.Struct):
     summary: str | None = None
 
 
-class FunctionTool(msgspec.Struct):
-    type: str
-    name: str | None = None
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
 class ResponsesBody(msgspec.Struct, kw_only=True):
     """POST /v1/responses."""
 
@@ -53,7 +46,7 @@ class ResponsesBody(msgspec.Struct, kw_only=True):
     input: str | Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=_MOST_ITEMS)]
     instructions: str | None = None
     max_output_tokens: Annotated[int, Meta(ge=1, le=100_000_000)] | None = None
-    tools: Annotated[list[FunctionTool], Meta(max_length=1024)] | None = None
+    tools: Annotated[list[Tool], Meta(max_length=MOST_TOOLS)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     text: TextOptions | None = None
     reasoning: Reasoning | None = None
@@ -87,26 +80,22 @@ def to_chat(body: ResponsesBody) -> dict[str, Any]:
     for name, reason in _UNSUPPORTED.items():
         if getattr(body, name) is not None:
             raise BadRequest(reason, param=name, code="unsupported_parameter")
-    if body.stream:
-        raise BadRequest(
-            "Responses are not streamed here: leave 'stream' out, or stream from /v1/chat/completions.",
-            param="stream",
-            code="unsupported_parameter",
-        )
     chat: dict[str, Any] = {"model": body.model, "messages": _messages(body)}
     for name in (*_SAME, *_OURS):
         if (value := getattr(body, name)) is not None:
             chat[name] = value
     if body.max_output_tokens is not None:
         chat["max_completion_tokens"] = body.max_output_tokens
+    if body.stream:
+        chat |= {"stream": True, "stream_options": {"include_usage": True}}
     if body.top_logprobs:
         chat |= {"logprobs": True, "top_logprobs": body.top_logprobs}
     if body.reasoning is not None and body.reasoning.effort is not None:
         chat["reasoning_effort"] = body.reasoning.effort
     if body.tools:
-        chat["tools"] = [_tool(tool, index) for index, tool in enumerate(body.tools)]
+        chat["tools"] = chat_tools(body.tools)
         if body.tool_choice is not None:
-            chat["tool_choice"] = _tool_choice(body.tool_choice)
+            chat["tool_choice"] = chat_tool_choice(body.tool_choice)
     if body.text is not None:
         chat |= _text_options(body.text)
     return chat
@@ -129,10 +118,14 @@ def _add_item(messages: list[dict[str, Any]], item: dict[str, Any], at: str) -> 
     if kind == "message":
         messages.append(_message(item, at))
     elif kind == "function_call":
+        name, namespace = _field(item, "name", at), item.get("namespace")
         call = {
             "id": _field(item, "call_id", at),
             "type": "function",
-            "function": {"name": _field(item, "name", at), "arguments": _field(item, "arguments", at)},
+            "function": {
+                "name": flat_name(namespace, name) if isinstance(namespace, str) else name,
+                "arguments": _field(item, "arguments", at),
+            },
         }
         last = messages[-1] if messages else {}
         if last.get("role") == "assistant":
@@ -146,7 +139,7 @@ def _add_item(messages: list[dict[str, Any]], item: dict[str, Any], at: str) -> 
         messages.append({"role": "tool", "tool_call_id": _field(item, "call_id", at), "content": content})
     elif kind != "reasoning":
         # What a model has thought is not sent back to it.
-        raise _cannot(f"{at}.type", f"items of the type '{str(kind)[:50]}'")
+        raise cannot(f"{at}.type", f"items of the type '{str(kind)[:50]}'")
 
 
 def _message(item: dict[str, Any], at: str) -> dict[str, Any]:
@@ -184,7 +177,7 @@ def _part(part: Any, at: str) -> dict[str, Any]:
     if kind == "input_file" and isinstance(part.get("file_data"), str):
         file = {name: part[name] for name in ("file_data", "filename") if isinstance(part.get(name), str)}
         return {"type": "file", "file": file}
-    raise _cannot(f"{at}.type", f"parts like this one of the type '{str(kind)[:50]}'")
+    raise cannot(f"{at}.type", f"parts like this one of the type '{str(kind)[:50]}'")
 
 
 def _field(item: dict[str, Any], name: str, at: str) -> str:
@@ -192,23 +185,6 @@ def _field(item: dict[str, Any], name: str, at: str) -> str:
     if not isinstance(value, str):
         raise BadRequest(f"'{at}.{name}' is a text.", param=f"{at}.{name}", code="invalid_type")
     return value
-
-
-def _tool(tool: FunctionTool, index: int) -> dict[str, Any]:
-    if tool.type != "function":
-        raise _cannot(f"tools[{index}].type", f"tools of the type '{tool.type[:50]}'")
-    if not tool.name:
-        raise BadRequest("A function has a name.", param=f"tools[{index}].name", code="missing_required_parameter")
-    fields = {"name": tool.name, "description": tool.description, "parameters": tool.parameters, "strict": tool.strict}
-    return {"type": "function", "function": {name: value for name, value in fields.items() if value is not None}}
-
-
-def _tool_choice(choice: str | dict[str, Any]) -> Any:
-    if isinstance(choice, str):
-        return choice
-    if choice.get("type") == "function" and isinstance(choice.get("name"), str):
-        return {"type": "function", "function": {"name": choice["name"]}}
-    raise _cannot("tool_choice", "this choice of a tool")
 
 
 def _text_options(text: TextOptions) -> dict[str, Any]:
@@ -230,7 +206,3 @@ def _text_options(text: TextOptions) -> dict[str, Any]:
     }
     schema = {name: value for name, value in fields.items() if value is not None}
     return {**options, "response_format": {"type": "json_schema", "json_schema": schema}}
-
-
-def _cannot(param: str, what: str) -> BadRequest:
-    return BadRequest(f"This gateway does not take {what}.", param=param, code="unsupported_parameter")

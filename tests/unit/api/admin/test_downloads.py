@@ -39,7 +39,7 @@ async def begin(site, body=WANTED):
 
 
 async def test_the_documented_body_answers_when_the_model_is_here(site, local, tmp_path):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         done = await site.send("POST", DOWNLOAD, WANTED)
     assert {name: done[name] for name in ("status", "path", "repo", "filename")} == {
         "status": "downloaded",
@@ -72,13 +72,13 @@ async def test_a_model_can_be_named_as_people_name_it(site, local):
     ],
 )
 async def test_what_cannot_be_fetched_is_a_proper_error(site, local, body, status, code):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await site.refused("POST", DOWNLOAD, body) == (status, code)
 
 
 async def test_a_full_disk_is_no_fault_of_the_hub(site, local):
     local.room = 1000
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await site.refused("POST", DOWNLOAD, WANTED) == (503, "disk_full")
         local.room = 1 << 40
         assert (await site.send("POST", DOWNLOAD, WANTED))["status"] == "downloaded"
@@ -89,7 +89,7 @@ async def test_who_does_not_wait_follows_the_events_to_the_end(site, local, hub)
     begun = await begin(site)
     assert begun["events_url"] == f"{DOWNLOADS}/{begun['id']}/events"
     following = asyncio.ensure_future(site.ask("GET", begun["events_url"]))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await hub.stopped.wait()
         hub.go_on.set()
         exchange = await following
@@ -102,7 +102,7 @@ async def test_who_does_not_wait_follows_the_events_to_the_end(site, local, hub)
 async def test_a_download_is_paused_resumed_and_cancelled(site, local, hub):
     hub.always = Fault(stop_after=1000)
     waiting = asyncio.ensure_future(site.ask("POST", DOWNLOAD, WANTED))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await hub.stopped.wait()
         [begun] = await site.get(DOWNLOADS)
         one = f"{DOWNLOADS}/{begun['id']}"
@@ -121,7 +121,7 @@ async def test_the_events_of_a_gateway_that_stops_end(site, local, hub):
     hub.always = Fault(stop_after=1000)
     begun = await begin(site)
     local.stopping = True
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await site.ask("GET", begun["events_url"])
 
 

@@ -3,6 +3,7 @@ import pytest
 from stellwerk.api.cloud_proxy.access import Door
 from stellwerk.core.errors import Forbidden
 from stellwerk.core.secrets import Secret
+from stellwerk.http.cors import read_origins
 from tests.port_fakes import ALICE, RecordedExchange
 
 TOKEN = "a token of the operator"
@@ -11,8 +12,14 @@ HERE = ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1")
 ELSEWHERE = ("192.168.1.5", "10.0.0.1", "::ffff:10.0.0.1", "fe80::1%eth0", "2001:db8::1", "", "localhost")
 
 
-def door(token=TOKEN, *, unauthenticated=False) -> Door:
-    return Door(Secret(token) if token else None, unauthenticated=unauthenticated, trusted=lambda: ALICE)
+def door(token=TOKEN, *, unauthenticated=False, origins=()) -> Door:
+    return Door(
+        Secret(token) if token else None,
+        unauthenticated=unauthenticated,
+        trusted=lambda: ALICE,
+        names=frozenset({"mybox"}),
+        origins=read_origins(origins, patterns=True)[0],
+    )
 
 
 def asking(peer="127.0.0.1", shown=None, **headers) -> RecordedExchange:
@@ -81,3 +88,37 @@ def test_the_page_of_another_site_is_refused_where_nothing_has_to_be_shown(heade
 )
 def test_it_knows_whether_anybody_can_come_in(token, unauthenticated, configured):
     assert door(token, unauthenticated=unauthenticated).configured is configured
+
+
+@pytest.mark.parametrize("origin", ["https://app.example.org", "chrome-extension://abc"])
+def test_a_page_that_the_operator_has_named_comes_in_as_programs_do(origin):
+    opened = door(unauthenticated=True, origins=["https://app.example.org", "chrome-extension://*"])
+    exchange = asking(host="localhost:11434", origin=origin, sec_fetch_site="cross-site")
+    assert opened.admit(exchange) is ALICE
+    assert opened.admit_to_statistics(exchange) is ALICE
+
+
+def test_where_every_page_may_read_answers_none_comes_in_without_a_token():
+    opened = door(unauthenticated=True, origins=["*"])
+    exchange = asking(host="localhost:11434", origin="https://evil.example", sec_fetch_site="cross-site")
+    for admit in (opened.admit, opened.admit_to_statistics):
+        with pytest.raises(Forbidden):
+            admit(exchange)
+    assert opened.admit(asking(shown=TOKEN, origin="https://evil.example")) is ALICE
+
+
+def test_a_link_from_another_site_leads_a_person_to_the_statistics():
+    assert door().admit_to_statistics(asking(host="localhost:11434", sec_fetch_site="cross-site")) is ALICE
+
+
+@pytest.mark.parametrize("host", ["localhost", "a.localhost:11434", "127.0.0.1:11434", "[::1]:11434", "MyBox.:11434"])
+def test_programs_ask_by_a_name_of_this_machine(host):
+    assert door(unauthenticated=True).admit(asking(host=host)) is ALICE
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:11434", "mybox.evil.example", "localhost.evil.example"])
+def test_a_page_whose_own_name_leads_here_is_no_program_on_this_machine(host):
+    exchange = asking(host=host, origin=f"http://{host}", sec_fetch_site="same-origin")
+    assert door(unauthenticated=True).admit(exchange) is None
+    assert door().admit_to_statistics(exchange) is None
+    assert door(unauthenticated=True).admit(asking(shown=TOKEN, host=host)) is ALICE

@@ -275,7 +275,7 @@ async def test_a_job_that_is_cancelled_cuts_its_call():
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.wait_for(ended.wait(), 30)
 
 
 def test_options_of_the_stream_are_kept():

@@ -42,7 +42,7 @@ class Talk:
         self.reply.admit(((b"x-ratelimit-limit-requests", b"60"),))
 
     async def relay(self, *pieces):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self.reply.relay(PlayedAnswer(*pieces), TARGET, self.meter)
         return self.exchange
 
@@ -53,7 +53,7 @@ class Talk:
                     raise piece
                 yield piece
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self.reply.render(play(), answer or PlayedAnswer(), TARGET, self.meter)
         return self.exchange
 
@@ -121,7 +121,7 @@ async def test_a_failure_after_the_last_line_harms_nobody():
 async def test_a_client_that_leaves_ends_it():
     talk, pause = Talk(), Pause()
     task = asyncio.create_task(talk.relay(line("Hel"), pause))
-    await asyncio.wait_for(pause.reached.wait(), 5)
+    await asyncio.wait_for(pause.reached.wait(), 30)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -65,7 +65,7 @@ async def test_a_worker_that_is_killed_fails_its_page_only():
 
 
 async def test_a_worker_that_hangs_is_ended_and_replaced():
-    async with running(page_seconds=1) as engine:
+    async with running(page_seconds=3) as engine:
         document = await engine.open(PDF)
         hung = pid(engine)
         os.kill(hung, signal.SIGSTOP)
