@@ -268,7 +268,11 @@ async def test_a_request_in_the_form_of_codex_is_answered(client, upstream):
         "input": [
             {"type": "message", "id": "msg_1", "role": role, "content": [text]} for role in ("developer", "user")
         ],
-        "tools": [ADD, {"type": "namespace", "name": "agents", "description": "Agents.", "tools": [wait]}],
+        "tools": [
+            ADD,
+            {"type": "namespace", "name": "agents", "description": "Agents.", "tools": [wait]},
+            {"type": "web_search", "external_web_access": False, "search_content_types": ["text", "image"]},
+        ],
         "tool_choice": "auto",
         "parallel_tool_calls": True,
         "reasoning": {"summary": "auto"},
@@ -278,7 +282,9 @@ async def test_a_request_in_the_form_of_codex_is_answered(client, upstream):
         "extra_body": {"client_metadata": {"turn_id": "1"}},
     }
     stream = await client.responses.create(model="up/up", stream=True, **asked)
-    [done] = [event.item async for event in stream if event.type == "response.output_item.done"]
+    events = [event async for event in stream]
+    assert [tool.type for tool in events[-1].response.tools] == ["function", "namespace"]
+    [done] = [event.item for event in events if event.type == "response.output_item.done"]
     assert (done.namespace, done.name, done.call_id) == ("agents", "wait", "call_1")
     sent = upstream.requests[0].json
     assert [tool["function"]["name"] for tool in sent["tools"]] == ["add", "agents__wait"]

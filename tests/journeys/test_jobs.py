@@ -463,7 +463,7 @@ async def test_a_response_in_the_background_can_be_cancelled(gateway, door, clie
 
 
 async def test_what_responses_cannot_do_here_is_said(gateway, door, client):
-    for field in ({"previous_response_id": "resp_1"}, {"tools": [{"type": "web_search"}]}):
+    for field in ({"previous_response_id": "resp_1"}, {"tools": [{"type": "file_search"}]}):
         with pytest.raises(BadRequestError):
             await client.responses.create(model="up/up", input="Hello", **field)
 

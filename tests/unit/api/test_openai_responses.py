@@ -13,6 +13,7 @@ from stellwerk.api.openai.responses_answers import (
 )
 from stellwerk.api.openai.responses_items import OutputItems
 from stellwerk.api.openai.responses_requests import ResponsesBody, to_chat
+from stellwerk.api.openai.responses_tools import leave_out_web_search
 from stellwerk.core.errors import BadRequest, UpstreamBroken
 from stellwerk.core.principal import Priority
 from stellwerk.jobs.job import Job, JobError, State
@@ -153,7 +154,7 @@ def test_functions_of_a_namespace_have_both_names_in_one():
         ({"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "custom"}]}]}, "tools[0].tools[0].type"),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"conversation": "conv_1"}, "conversation"),
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "file_search"}]}, "tools[0].type"),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
         ({"input": [{"role": "tool", "content": "a"}]}, "input[0].role"),
         ({"input": [{"role": "user", "content": 1}]}, "input[0].content"),
@@ -170,6 +171,23 @@ def test_what_a_chat_cannot_say_is_named(fields, param):
     with pytest.raises(BadRequest) as refused:
         to_chat(body(**fields))
     assert refused.value.param == param
+
+
+SEARCH = {"type": "web_search", "external_web_access": False}
+
+
+@pytest.mark.parametrize("choice", [None, "auto", "none", "required", {"type": "function", "name": "f"}])
+def test_a_search_of_the_web_that_is_only_offered_is_left_out(choice):
+    tools = body(tools=[SEARCH, TOOL, {"type": "web_search_preview"}]).tools
+    assert [tool.name for tool in leave_out_web_search(tools, choice)] == ["f"]
+    assert choice == "required" or leave_out_web_search(tools[:1], None) == []
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "web_search"}])
+def test_a_search_of_the_web_that_has_to_be_is_refused(choice):
+    with pytest.raises(BadRequest) as refused:
+        leave_out_web_search(body(tools=[SEARCH]).tools, choice)
+    assert refused.value.param == "tool_choice"
 
 
 # --- answers

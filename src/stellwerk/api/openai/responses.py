@@ -25,7 +25,7 @@ from stellwerk.api.openai.responses_items import OutputItems
 from stellwerk.api.openai.responses_replay import ResponseReplay
 from stellwerk.api.openai.responses_requests import ResponsesBody, to_chat
 from stellwerk.api.openai.responses_stream import ResponseStream
-from stellwerk.api.openai.responses_tools import full_names
+from stellwerk.api.openai.responses_tools import full_names, leave_out_web_search
 from stellwerk.core.clock import Clock
 from stellwerk.core.errors import BadRequest, GatewayError, NotFound, UpstreamBroken
 from stellwerk.core.principal import CALLERS, READERS
@@ -206,5 +206,7 @@ def _headers_of_chat(exchange: Exchange) -> dict[bytes, bytes]:
 def _read(request: Request) -> ResponsesBody:
     exchange = request.exchange
     body = decode_body(exchange.body, exchange.headers.get(b"content-type"), _BODY)
+    if body.tools:
+        body.tools = leave_out_web_search(body.tools, body.tool_choice)
     to_chat(body)
     return body

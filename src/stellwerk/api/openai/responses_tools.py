@@ -53,6 +53,21 @@ def chat_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     return made
 
 
+def leave_out_web_search(tools: Sequence[Tool], choice: str | dict[str, Any] | None) -> list[Tool]:
+    """The tools without OpenAI's search of the web, which coding clients offer to every model unasked.
+
+    A model that is not given it does without; the response shows which tools it had. Raises BadRequest when the choice
+    leaves it no other.
+    """
+    kept = [tool for tool in tools if not tool.type.startswith("web_search")]
+    if len(kept) < len(tools):
+        if isinstance(choice, dict):
+            chat_tool_choice(choice)
+        elif choice == "required" and not kept:
+            raise cannot("tool_choice", "a choice that needs OpenAI's search of the web")
+    return kept
+
+
 def full_names(tools: Sequence[Tool]) -> Mapping[str, FullName]:
     """Of the functions in namespaces, by the names that a chat calls them."""
     return {
