@@ -363,7 +363,7 @@ async def test_an_unload_calls_off_a_load(models: Path, tmp_path: Path):
     server = write_fake_server(tmp_path / "llama-server", "import time; time.sleep(600)")
     async with running_slots(models, **small(server)) as slots:
         waiting = [asyncio.create_task(use(slots, model)) for model in ("chat", "embedding")]
-        await until(lambda: len(slots.waiting()) == 2 and of(slots, "chat").pid)
+        await until(lambda: len(slots.waiting()) == 2 and "chat" in loaded(slots) and of(slots, "chat").pid)
         pid = of(slots, "chat").pid
         # One of them still stands in line.
         for model in ("embedding", "chat"):

@@ -298,7 +298,9 @@ async def test_a_flood_of_words_neither_blocks_the_engine_nor_us(tmp_path: Path,
         entry = find_process(os.getpid())
         assert entry is not None
         # Ten megabytes later.
-        await until(lambda: "noise" in supervisor.output[-1] and int(supervisor.output[-1].split()[0]) > 80_000)
+        await until(
+            lambda: "noise" in (said := supervisor.output or [""])[-1] and int(said[-1].split()[0]) > 80_000,
+        )
         later = find_process(os.getpid())
         assert later is not None
         assert later.rss_kib - entry.rss_kib < 20 << 10
