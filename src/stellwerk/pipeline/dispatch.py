@@ -26,7 +26,7 @@ from stellwerk.pipeline.meter import CallMeter
 from stellwerk.routing.breaker import Breakers, Probe
 from stellwerk.routing.choice import Traffic
 
-_NO_TURN = frozenset({"queue_full", "queue_timeout", "memory_short", "engine_died"})
+_NO_TURN = frozenset({"circuit_open", "queue_full", "queue_timeout", "memory_short", "engine_died"})
 """Who was not let in, or waited for long, does not stand in line again; memory does not grow in a few seconds; and what
 brought a model's engine down twice must not use up its restarts: others need the model too."""
 _OF_A_PAGE = frozenset({"ocr_crashed", "ocr_timeout", "ocr_failed"})
@@ -110,10 +110,21 @@ class Dispatch:
             if error is None:
                 return
             course.note(index, error)
-        raise error or Unavailable(
+        raise error or self._left_alone(*targets)
+
+    def _admit_again(self, target: Target) -> Probe:
+        """Raises Unavailable, code `circuit_open`, for what has come to be left alone meanwhile."""
+        probe = self._breakers.admit(target)
+        if probe is None:
+            raise self._left_alone(target)
+        return probe
+
+    def _left_alone(self, *targets: Target) -> Unavailable:
+        return Unavailable(
             "The model's upstream has failed several times in a row and is left alone for a moment.",
             code="circuit_open",
             retry_after=min(map(self._breakers.wait, targets)),
+            may_fall_back=True,
         )
 
     def _choose(self, targets: Sequence[Target], course: "_Course") -> tuple[int, Probe] | None:
@@ -143,8 +154,12 @@ class Dispatch:
                 raise Unavailable("This model's provider is not available at the moment.", may_fall_back=True)
             images = self._images
             if provider.images_as_data and images is not None and (links := find_image_links(call)):
-                # Before its turn comes: a slow server elsewhere must not keep a model from working.
+                # Before its turn comes, and without holding back those who would try it: a slow server elsewhere must
+                # not keep a model from working.
+                breakers.gave_up(target, probe)
+                probe = Probe()
                 fetched = await images.fetch(call, target, links)
+                probe = self._admit_again(target)
             gate = self._gate(target)
             if gate is not None:
                 await gate.enter(call)

@@ -99,6 +99,8 @@ class Images:
                 for link in fetched.first.values():
                     group.create_task(self._fetch_one(link, fetched, seconds))
             fetched.fields = {**call.fields, "messages": put_in(messages, links, fetched.data_urls)}
+            # They would be held twice for as long as the call waits for its turn.
+            fetched.data_urls = {}
         except TimeoutError:
             failure = _late(fetched.missing, settings.seconds)
         except ExceptionGroup as failures:

@@ -262,6 +262,25 @@ async def test_comments_pass_between_the_events():
     assert talk.types[-1] == "completed"
 
 
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        b': x\rdata: {"type":"response.completed"}\n\n',
+        b"event: response.completed\n\n",
+        b": x\nevent: ping\n\n",
+        b"retry: 99999999\nid: 7\n\n",
+        b"data\n\n",
+    ],
+)
+async def test_what_an_upstream_says_beside_its_data_is_no_event_of_the_response(foreign):
+    talk = Talk()
+    events = await talk.relay(sse(chunk("Hi"), done=False) + foreign + sse(chunk(finish="stop")))
+    assert foreign not in talk.client.written
+    # Clients end a line at a return, too, and some take every field for an event.
+    assert b"\r" not in talk.client.written
+    assert events[-1]["type"] == "response.completed"
+
+
 async def test_a_stream_that_waits_for_its_turn_has_begun():
     place = Place()
     talk = Talk(place=place)

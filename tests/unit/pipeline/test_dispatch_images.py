@@ -4,10 +4,11 @@ import json
 import pytest
 
 from stellwerk.core.clock import SystemClock
-from stellwerk.core.errors import BadRequest, RateLimited, UpstreamError
+from stellwerk.core.errors import BadRequest, RateLimited, Unavailable, UpstreamError
 from stellwerk.http.egress import EgressAnswer
 from stellwerk.limits.gate import Gate, GateSettings
 from stellwerk.pipeline.images import Images, ImageSettings
+from stellwerk.routing.breaker import BreakerSettings, Probe
 from tests.port_fakes import Pause
 
 URL = "https://pictures.example.com/cat.png"
@@ -26,7 +27,7 @@ class Elsewhere:
         play = self.plays.pop(0) if self.plays else PNG
         if isinstance(play, Pause):
             await play.wait()
-            play = PNG
+            play = self.plays.pop(0) if self.plays else PNG
         if isinstance(play, Exception):
             raise play
         return EgressAnswer(status=200, headers={}, body=play)
@@ -113,6 +114,49 @@ async def test_a_slow_server_elsewhere_keeps_no_model_from_working(line, answer,
     assert (await line.run()).got == [b"text"]
     slow.go_on.set()
     assert (await going).got == [b"image"]
+
+
+def fail_before(line):
+    """House b has been left alone for so long that one call may try it."""
+    line.breakers.settings = BreakerSettings(failures=1)
+    line.targets = ("b",)
+    line.breakers.failed(line.plan(picture(line).call).targets[0], Probe())
+    line.clock.seconds += line.breakers.settings.open_seconds
+
+
+async def test_a_slow_server_elsewhere_keeps_nobody_from_finding_that_a_model_is_well_again(
+    line, answer, elsewhere, images
+):
+    fail_before(line)
+    line.play(b=[answer(b"text"), answer(b"image")])
+    slow = Pause()
+    elsewhere.plays = [slow]
+    going = asyncio.ensure_future(line.run(picture(line)))
+    await slow.reached.wait()
+    assert (await line.run()).got == [b"text"]
+    slow.go_on.set()
+    assert (await going).got == [b"image"]
+
+
+@pytest.mark.parametrize("found", [PNG, b"<html>"])
+async def test_who_was_fetching_does_not_join_who_tries_a_model_meanwhile(line, answer, elsewhere, images, found):
+    fail_before(line)
+    trying, slow = Pause(), Pause()
+    line.play(b=[trying, answer(b"text")])
+    elsewhere.plays = [slow, found]
+    fetching = asyncio.ensure_future(line.run(picture(line)))
+    await slow.reached.wait()
+    first = asyncio.ensure_future(line.run())
+    async with asyncio.timeout(30):
+        await trying.reached.wait()
+    slow.go_on.set()
+    with pytest.raises(Unavailable if found is PNG else BadRequest):
+        await fetching
+    assert (images.held, line.naps) == (0, [])
+    with pytest.raises(Unavailable, match="left alone"):
+        await line.run()
+    trying.go_on.set()
+    assert (await first).got == [b"text"]
 
 
 async def test_the_memory_is_free_once_the_upstream_has_the_image(line, answer, images):

@@ -1,5 +1,6 @@
 """A streamed response: an exchange that a chat is streamed into, and that writes the events of a response."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ from stellwerk.http.sse import EventSplitter, event_data
 from stellwerk.providers.openai_usage import read_usage
 
 _EVENT_BYTES: Final = 32 * 1024 * 1024
+_COMMENT = re.compile(rb":[^\r\n]*(?:\n:[^\r\n]*)*")
+"""A return alone ends a line too: what follows it would be an event of the upstream's own."""
 _NULL = msgspec.Raw(b"null")
 
 
@@ -91,8 +94,9 @@ class ResponseStream:
             for event in self._splitter.feed(data):
                 text = event_data(event)
                 if text is None:
-                    # A comment, which keeps the connection open.
-                    out.append(event + b"\n\n")
+                    # Comments keep the connection open; to set anything else is not for the upstream.
+                    if _COMMENT.fullmatch(event):
+                        out.append(event + b"\n\n")
                 elif not self._ended:
                     self._hear(text, out)
         except UpstreamError as error:
