@@ -100,6 +100,13 @@ async def test_vectors_are_the_same_in_numbers_and_in_base64(client):
     assert isinstance(json.loads(raw.text)["data"][0]["embedding"], str)
 
 
+async def test_a_null_asks_for_nothing_as_in_the_requests_of_litellm(gateway):
+    body = {"model": "vectors", "input": "one", "encoding_format": None, "dimensions": None, "user": None}
+    answer = await ask(gateway.port, "POST", "/v1/embeddings", body, key=gateway.key)
+    assert answer.status == 200, answer.body
+    assert len(answer.json["data"][0]["embedding"]) == 96
+
+
 @pytest.mark.parametrize("encoding", ["float", "base64", None])
 async def test_fewer_dimensions_are_the_first_ones_at_full_length(client, encoding):
     how = {} if encoding is None else {"encoding_format": encoding}

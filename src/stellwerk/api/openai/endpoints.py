@@ -141,6 +141,9 @@ def make_call(
     if not _OWN_FIELDS.isdisjoint(fields):
         for name in _OWN_FIELDS:
             fields.pop(name, None)
+    # Some clients write null for what they do not ask for, which llama.cpp refuses.
+    if bytes(fields.get("encoding_format", b"")) == b"null":
+        del fields["encoding_format"]
     seconds = total_seconds
     if body.timeout:
         seconds = min(max(body.timeout, _SHORTEST_SECONDS), total_seconds)

@@ -20,6 +20,7 @@ from stellwerk.records import files
 from stellwerk.records.files import StoredFile, Whose
 
 PURPOSES = ("batch", "ocr", "user_data", "vision", "assistants")
+_OF_MISTRAL = {"sample_type": "ocr_input", "source": "upload", "deleted": False}
 _JSON: Headers = ((b"content-type", b"application/json"),)
 _SECONDS = re.compile(r"[0-9]{1,9}")
 _SHORTEST, _LONGEST = 3600, int(KEPT_SECONDS)
@@ -144,7 +145,7 @@ class _Valve:
 
 
 def show_file(file: StoredFile) -> dict[str, Any]:
-    return {
+    shown = {
         "id": file.id,
         "object": "file",
         "bytes": file.size,
@@ -155,6 +156,8 @@ def show_file(file: StoredFile) -> dict[str, Any]:
         "status": "processed",
         "status_details": None,
     }
+    # Mistral's clients, who alone upload documents to be read, take no file for one without these.
+    return {**shown, **_OF_MISTRAL} if file.purpose == "ocr" else shown
 
 
 def show_list(rows: list[dict[str, Any]], has_more: bool) -> dict[str, Any]:
