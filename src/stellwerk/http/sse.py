@@ -20,11 +20,14 @@ class EventSplitter:
         JSON never holds a raw line end, so CRLF can be replaced wherever it stands. Raises UpstreamBroken when an
         event grows past its bound.
         """
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
+        rest, self._rest = self._rest, b""
+        if data.startswith(b"\n") and rest.endswith(b"\r"):
+            rest = rest[:-1]
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n")
+        if rest:
+            # Its line ends are not looked at again: of CR CR LF, cut behind it, both CRs would be lost.
+            data = rest + data
         if data.endswith(b"\n\n"):
             return data
         cut = data.rfind(b"\n\n") + 2

@@ -1,7 +1,8 @@
 import re
+from itertools import combinations, product
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stellwerk.core.errors import UpstreamBroken
@@ -45,8 +46,17 @@ def reference(data):
 
 
 @given(data=st.one_of(STREAMS, st.text("\r\nd:a ", max_size=60).map(str.encode), st.binary(max_size=80)), places=CUTS)
+@example(data=b":\r\r\n:", places=[4])
+@example(data=b":\r\r\n:", places=[2])
+@example(data=b":\r\r\n:", places=[3])
 def test_it_does_not_matter_how_the_network_cuts_a_stream(data, places):
     assert texts(data, places) == texts(data)
+
+
+def test_every_cut_of_every_short_stream_of_line_ends_gives_the_same():
+    for data in (bytes(stream) for length in range(1, 7) for stream in product(b"\r\na", repeat=length)):
+        for places in (places for count in range(len(data)) for places in combinations(range(1, len(data)), count)):
+            assert texts(data, places) == texts(data)
 
 
 @given(data=STREAMS)
