@@ -15,12 +15,14 @@ from stellwerk.storage.database import FILE_NAME, open_database
 from tests.scripted_upstream import ScriptedUpstream
 from tests.tiny_gguf import write_tiny_chat_model, write_tiny_embedding_model
 
-# How long an example takes is a property of the machine.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+# How long an example takes is a property of the machine. By default the examples are the same in every run, so that a
+# change is judged by what it changes; the longer campaigns draw others each time.
+settings.register_profile("exploring", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeatable", settings.get_profile("exploring"), derandomize=True)
 
 
 def pytest_configure(config):
+    settings.load_profile("exploring" if config.getoption("--slow") else "repeatable")
     # A shell's background job ignores Ctrl+C, and so would every program that tests start and interrupt.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
